@@ -1,0 +1,1 @@
+"""Throw-away Debian hosts to test on; the way in is `bed.py`."""
