@@ -1,0 +1,101 @@
+"""Everything that can go wrong, each class with the exit status an admin's script sees."""
+
+from collections.abc import Sequence
+
+
+class DeployError(Exception):
+    """A failure that is not a bug: the message says what failed, `hint` what to do about it."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(DeployError):
+    """The command line asks for something that does not exist or makes no sense."""
+
+    exit_status = 2
+
+
+class ConfigurationError(DeployError):
+    """A configuration file or environment variable has faults; the message lists all of them."""
+
+    exit_status = 3
+
+
+class PreflightFailed(DeployError):
+    """Something was found wrong before any change; the message lists all that was found."""
+
+    exit_status = 4
+
+    def __init__(self, faults: Sequence[str], *, hint: str = "") -> None:
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"nothing was changed, because:{lines}", hint=hint)
+
+
+class Busy(DeployError):
+    """Another run holds the lock, or one was killed and waits for `resume` or `abandon`."""
+
+    exit_status = 5
+
+
+class CommandFailed(DeployError):
+    """A command of the system ended with another status than 0."""
+
+    exit_status = 6
+
+    def __init__(self, command: Sequence[str], status: int, output: str, *, hint: str = "") -> None:
+        self.command, self.status, self.output = tuple(command), status, output
+        said = "".join(f"\n  {line}" for line in output.strip().splitlines()[-12:])
+        super().__init__(f"`{' '.join(command)}` ended with status {status}{said}", hint=hint)
+
+
+class Unreachable(DeployError):
+    """A server did not answer: the network, a mirror, a database, a web server."""
+
+    exit_status = 6
+
+
+class UnknownRevision(DeployError):
+    """No source has the revision; the hint names the nearest."""
+
+    exit_status = 4
+
+
+class JobFailed(DeployError):
+    """A LAVA job did not end as it should; the message has LAVA's own error type."""
+
+    exit_status = 6
+
+
+class RolledBack(DeployError):
+    """A plan failed and everything it had done was undone."""
+
+    exit_status = 10
+
+
+class PartlyUndone(DeployError):
+    """A plan failed and some of its steps could not be undone; the message names them."""
+
+    exit_status = 11
+
+
+class Stopped(DeployError):
+    """A plan stopped half-way and can be resumed once the cause is mended."""
+
+    exit_status = 12
+
+
+class PartlyDone(DeployError):
+    """Some of several instances or hosts were dealt with, others not; the message names them."""
+
+    exit_status = 13
+
+
+class Interrupted(DeployError):
+    """The admin interrupted the command before it had changed anything."""
+
+    exit_status = 130

@@ -1,0 +1,327 @@
+"""What there is: hosts, instances, revisions, releases, routes; the only source of names and paths."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+NAME = re.compile(r"[a-z][a-z0-9-]*")
+NAME_LENGTH = 20
+# Words that are commands, components, or directories beside the instances.
+RESERVED_NAMES = frozenset(
+    ["all", "backups", "cache", "code", "components", "current", "default", "deploy", "dispatcher", "host", "instances", "latest", "lab", "lava", "localhost", "master", "publisher", "root", "scheduler", "server", "static", "supervisor", "system", "web", "worker", "www"]
+)
+
+WEB, PUBLISHER, SCHEDULER, DISPATCHER = COMPONENTS = ("web", "publisher", "scheduler", "dispatcher")
+SLOTS = ("a", "b")
+
+
+def name_faults(name: str) -> list[str]:
+    """Why a text cannot be the name of an instance; empty when it can.
+
+    The name becomes part of a user's and a database's name (`lava-NAME`: at most 32 characters for
+    useradd, 63 bytes for Postgres), of unit and file names, of a URL and of a host name.
+    """
+    faults = []
+    if not NAME.fullmatch(name):
+        faults.append(
+            f"the name {name!r} should begin with a lower-case letter and "
+            "go on with lower-case letters, digits and hyphens only"
+        )
+    elif name.endswith("-"):
+        faults.append(f"the name {name!r} should not end with a hyphen: it is part of a host name")
+    if len(name) > NAME_LENGTH:
+        faults.append(f"the name {name!r} has {len(name)} characters, at most {NAME_LENGTH} fit")
+    if name in RESERVED_NAMES:
+        faults.append(f"the name {name!r} is reserved: it would be taken for something else")
+    return faults
+
+
+class Secret(str):
+    """A text that shows itself as *** wherever it is formatted; `reveal` gives the text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, specification: str) -> str:
+        return "***"
+
+    def reveal(self) -> str:
+        """The text itself, to be written to a file of mode 0600 or 0640 or to a standard input."""
+        return str.__str__(self)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that carries instances: where everything of lava-deploy lies on it."""
+
+    root: Path = Path("/srv/lava")
+    instances: Path = Path("/srv/lava/instances")
+    state: Path = Path("/var/lib/lava-deploy")
+    log: Path = Path("/var/log/lava-deploy")
+
+    @classmethod
+    def below(cls, root: Path, instances: Path | None = None) -> "Host":
+        """A host with everything below another directory than /srv/lava."""
+        if root == cls.root:
+            return cls(instances=instances or cls.instances)
+        return cls(
+            root=root,
+            instances=instances or root / "instances",
+            state=root / "state",
+            log=root / "log",
+        )
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: downloads, built releases, images, schema dumps."""
+        return self.root / "cache"
+
+    @property
+    def supervisor(self) -> Path:
+        """The supervisor of hosts without systemd: its virtualenv, socket, programs and logs."""
+        return self.root / "supervisor"
+
+    @property
+    def journals(self) -> Path:
+        return self.state / "journals"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
+
+    def instance(self, name: str) -> "Instance":
+        """The instance of that name, whether it exists or not."""
+        return Instance(name, self)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One self-contained LAVA and all names and paths that belong to it."""
+
+    name: str
+    host: Host = field(default_factory=Host)
+
+    @property
+    def user(self) -> str:
+        """System user and group, and role in Postgres."""
+        return f"lava-{self.name}"
+
+    @property
+    def database(self) -> str:
+        return f"lava-{self.name}"
+
+    @property
+    def root(self) -> Path:
+        return self.host.instances / self.name
+
+    @property
+    def configuration(self) -> Path:
+        """The one file an admin edits."""
+        return self.root / "instance.yaml"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "code"
+
+    @property
+    def current(self) -> Path:
+        """A link for people; no process is started through it."""
+        return self.releases / "current"
+
+    @property
+    def etc(self) -> Path:
+        return self.root / "etc"
+
+    @property
+    def settings(self) -> Path:
+        """YAML files with LAVA's settings, read in the order of their names."""
+        return self.etc / "settings.d"
+
+    @property
+    def secrets(self) -> Path:
+        """SECRET_KEY and the database's password, in the form of LAVA's settings; 0640."""
+        return self.etc / "secrets.yaml"
+
+    @property
+    def site(self) -> Path:
+        """The directory on PYTHONPATH that holds the package `lava_site`."""
+        return self.etc / "site"
+
+    @property
+    def launchers(self) -> Path:
+        """One executable per service: how it is started, from which real release."""
+        return self.etc / "services"
+
+    @property
+    def facts(self) -> Path:
+        """What lava-deploy remembers of the instance: source, revision, hashes of written files."""
+        return self.etc / "installed.yaml"
+
+    @property
+    def worker_token(self) -> Path:
+        """The token of the local worker; 0600."""
+        return self.etc / "worker-token"
+
+    @property
+    def client_token(self) -> Path:
+        """The API token of the user `lava-deploy`, who submits smoke jobs; 0600."""
+        return self.etc / "client-token"
+
+    @property
+    def admin_password(self) -> Path:
+        """The generated password of the first superuser, until the admin removes it; 0600."""
+        return self.etc / "admin-password"
+
+    @property
+    def media(self) -> Path:
+        return self.root / "var/lib/lava-server/media"
+
+    @property
+    def worker_directory(self) -> Path:
+        return self.root / "var/lib/lava-dispatcher"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "var/log"
+
+    @property
+    def runs(self) -> Path:
+        """Sockets and marks of running processes."""
+        return self.root / "run"
+
+    @property
+    def web_socket(self) -> Path:
+        return self.runs / "web.sock"
+
+    @property
+    def publisher_socket(self) -> Path:
+        return self.runs / "publisher.sock"
+
+    @property
+    def canonical_host(self) -> str:
+        """The Host header of the worker location, and the name of the backend in a web server."""
+        return f"lava-{self.name}"
+
+    @property
+    def worker_location(self) -> str:
+        """The path that workers and lava-run use, the same in every kind of route."""
+        return f"/.lava/{self.name}"
+
+    @property
+    def job_prefix(self) -> str:
+        """What keeps job directories of instances apart in /var/lib/lava/dispatcher/tmp."""
+        return f"{self.name}-"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A version of LAVA that a source offers.
+
+    `version` is what the code calls itself (`2026.10`); `origin` tells people where it comes from;
+    `locator` is for the source alone (a package version, a commit).
+    """
+
+    version: str
+    source: str
+    origin: str
+    locator: str
+    runs_here: bool = True
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A revision built for one host: LAVA's code, its virtualenv and its static files."""
+
+    label: str
+    version: str
+    source: str
+    locator: str
+    path: Path
+
+    @property
+    def python(self) -> Path:
+        return self.path / "venv/bin/python"
+
+    @property
+    def programs(self) -> Path:
+        return self.path / "venv/bin"
+
+    @property
+    def static(self) -> Path:
+        return self.path / "static"
+
+
+@dataclass(frozen=True)
+class Route:
+    """How people reach an instance. `kind` is "vhost"; `hostname` the name it answers to."""
+
+    kind: str = "vhost"
+    hostname: str = ""
+
+
+@dataclass(frozen=True)
+class Mail:
+    """How LAVA sends notifications; empty values leave LAVA's defaults."""
+
+    server: str = ""
+    port: int = 25
+    user: str = ""
+    password: Secret = Secret("")
+    tls: bool = False
+    sender: str = ""
+    admins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gunicorn:
+    """The size of the web server."""
+
+    workers: int = 2
+    threads: int = 4
+
+
+@dataclass(frozen=True)
+class Components:
+    """Which components run on this host."""
+
+    publisher: bool = True
+    scheduler: bool = True
+    dispatcher: bool = True
+
+
+@dataclass(frozen=True)
+class Database:
+    """The Postgres server. Without `host`: the distribution's cluster, by its socket.
+
+    `port` 0 is the port of the default cluster, or 5432. `admin` and `admin_password_file` are how
+    lava-deploy itself logs in to a server on another machine.
+    """
+
+    host: str = ""
+    port: int = 0
+    admin: str = "postgres"
+    admin_password_file: str = ""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that an admin may set, as read from instance.yaml."""
+
+    route: Route = Route()
+    mail: Mail = Mail()
+    web: Gunicorn = Gunicorn()
+    components: Components = Components()
+    database: Database = Database()
+    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What an instance is made of: each module makes, looks at and removes one thing."""

@@ -1,0 +1,192 @@
+"""The door to Postgres servers, through psycopg2; roles and databases, nothing of LAVA."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lava_deploy.errors import Unreachable
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+SOCKETS = "/var/run/postgresql"
+DEFAULT_PORT = 5432
+SECONDS_TO_CONNECT = 10
+
+
+class Postgres:
+    """One server, as its administrator.
+
+    Without a host: over the socket of the distribution's cluster, as the system user `admin`, whom
+    Postgres recognises by the peer's identity (pg_hba.conf(5) of Debian). With a host: over TCP,
+    with the password in a file.
+    """
+
+    def __init__(
+        self,
+        host: str = "",
+        port: int = DEFAULT_PORT,
+        admin: str = "postgres",
+        password_file: str = "",
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._admin = admin
+        self._password_file = password_file
+
+    @property
+    def address(self) -> str:
+        """Where clients on this machine connect to: a host name, or the directory of the socket."""
+        return self.host or SOCKETS
+
+    def version(self) -> int:
+        """The server's major version. Raises Unreachable."""
+        return int(self._one("SHOW server_version_num")) // 10000
+
+    def answers(self) -> bool:
+        """Whether the server takes our connection."""
+        try:
+            self.version()
+        except Unreachable:
+            return False
+        return True
+
+    def has_role(self, role: str) -> bool:
+        return bool(self._one("SELECT count(*) FROM pg_roles WHERE rolname = %s", role))
+
+    def has_database(self, name: str) -> bool:
+        return bool(self._one("SELECT count(*) FROM pg_database WHERE datname = %s", name))
+
+    def size(self, name: str) -> int:
+        """Bytes that a database takes on disk."""
+        return int(self._one("SELECT pg_database_size(%s)", name))
+
+    def make_role(self, role: str, password: str) -> None:
+        """Make a role that may log in, or set the password of the one there is.
+
+        The password is hashed here (SCRAM-SHA-256), so that not even the server's log can have it.
+        """
+        from psycopg2 import sql
+        from psycopg2.extensions import encrypt_password
+
+        verb = "ALTER" if self.has_role(role) else "CREATE"
+        with self._connected() as server:
+            hashed = encrypt_password(password, role, scope=server, algorithm="scram-sha-256")
+            statement = sql.SQL(f"{verb} ROLE {{}} LOGIN PASSWORD {{}}")
+            server.cursor().execute(statement.format(sql.Identifier(role), sql.Literal(hashed)))
+
+    def remove_role(self, role: str) -> None:
+        self._execute("DROP ROLE IF EXISTS {}", role)
+
+    def make_database(self, name: str, owner: str) -> None:
+        """Make an empty database in UTF-8 with the locale C.UTF-8 that its owner alone may enter."""
+        if not self.has_database(name):
+            # The administrator of a server elsewhere need not be a superuser: then membership is
+            # what lets them give a database to another role.
+            if self.host:
+                self._execute("GRANT {} TO CURRENT_USER", owner)
+            self._execute(
+                "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8' "
+                "LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'",
+                name,
+                owner,
+            )
+        self._execute("REVOKE ALL ON DATABASE {} FROM PUBLIC", name)
+
+    def remove_database(self, name: str) -> None:
+        """Remove a database, if there is one; sessions in it are ended."""
+        self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+    def rename_database(self, name: str, to: str) -> None:
+        """Rename a database in which nobody has a session."""
+        self._execute("ALTER DATABASE {} RENAME TO {}", name, to)
+
+    def end_sessions(self, name: str) -> None:
+        """End everybody's sessions in a database."""
+        self._one(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s", name
+        )
+
+    def connections(self) -> tuple[int, int]:
+        """How many sessions there are and how many there may be."""
+        used = self._one(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = %s", "client backend"
+        )
+        return int(used), int(self._one("SHOW max_connections"))
+
+    def _one(self, query: str, *values: Any) -> Any:
+        """The first field of the first row of an answer."""
+        with self._connected() as server, server.cursor() as cursor:
+            cursor.execute(query, values or None)
+            return cursor.fetchone()[0]
+
+    def _execute(self, statement: str, *names: str) -> None:
+        """Carry out a statement with quoted names in it, outside any transaction."""
+        from psycopg2 import sql
+
+        identifiers: Sequence[sql.Identifier] = [sql.Identifier(name) for name in names]
+        with self._connected() as server:
+            server.cursor().execute(sql.SQL(statement).format(*identifiers))
+
+    @contextmanager
+    def _connected(self) -> Iterator[connection]:
+        """A session in autocommit, which CREATE DATABASE needs. Raises Unreachable."""
+        import psycopg2
+
+        try:
+            server = self._log_in()
+        except psycopg2.OperationalError as error:
+            raise Unreachable(
+                f"Postgres at {self.address}:{self.port} does not answer: {str(error).strip()}",
+                hint="`lava-deploy setup` starts the distribution's cluster; "
+                "for another server check its address, admin and password file.",
+            ) from error
+        with closing(server):
+            server.autocommit = True
+            yield server
+
+    def _log_in(self) -> connection:
+        import psycopg2
+
+        if self.host:
+            password = (
+                Path(self._password_file).read_text().strip() if self._password_file else None
+            )
+            return psycopg2.connect(
+                host=self.host,
+                port=self.port,
+                user=self._admin,
+                password=password,
+                dbname="postgres",
+                connect_timeout=SECONDS_TO_CONNECT,
+            )
+        with _effective_user(self._admin):
+            return psycopg2.connect(
+                host=SOCKETS,
+                port=self.port,
+                user=self._admin,
+                dbname="postgres",
+                connect_timeout=SECONDS_TO_CONNECT,
+            )
+
+
+@contextmanager
+def _effective_user(name: str) -> Iterator[None]:
+    """Be another user for a moment: a socket's peer is who connects, at the time of connecting."""
+    before = os.geteuid()
+    try:
+        os.seteuid(pwd.getpwnam(name).pw_uid)
+    except (KeyError, PermissionError) as error:
+        raise Unreachable(
+            f"cannot become the user {name} to ask Postgres: {error}",
+            hint="Run as root; `lava-deploy setup` installs Postgres.",
+        ) from error
+    try:
+        yield
+    finally:
+        os.seteuid(before)

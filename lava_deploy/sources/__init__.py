@@ -1,0 +1,1 @@
+"""Where a revision of LAVA comes from: each module finds, lists and fetches."""

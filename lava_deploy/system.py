@@ -1,0 +1,257 @@
+"""The door to this machine: its commands and its files. No other module starts a process."""
+
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lava_deploy.errors import CommandFailed
+
+# What commands get: nothing of the admin's shell but the way to the network.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSED_ON = frozenset(
+    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"]
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class System:
+    """This machine. Files are written whole or not at all; commands are lists."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` is the admin's; of it, commands see the proxies and certificates only."""
+        passed_on = {k: v for k, v in (environment or os.environ).items() if k in PASSED_ON}
+        self._environment = {
+            "PATH": SEARCH_PATH,
+            "LANG": "C.UTF-8",
+            "LC_ALL": "C.UTF-8",
+            "HOME": "/root",
+            **passed_on,
+        }
+
+    # Commands
+
+    def run(
+        self,
+        command: Sequence[str | Path],
+        *,
+        stdin: str = "",
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+    ) -> Finished:
+        """Run a command to its end, as another user if one is named.
+
+        Secrets go through `stdin` or `environment`, never into `command`. Raises CommandFailed for
+        a status other than 0 unless `check` is false; a timeout in seconds counts as a failure
+        with status 124, as of timeout(1).
+        """
+        words = [str(word) for word in command]
+        try:
+            ended = subprocess.run(
+                _as_user(words, user),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env={**self._environment, **(environment or {})},
+                cwd="/",
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as expired:
+            raise CommandFailed(words, 124, f"no end after {timeout:g} seconds") from expired
+        except FileNotFoundError as missing:
+            raise CommandFailed(words, 127, "there is no such command") from missing
+        if check and ended.returncode != 0:
+            raise CommandFailed(words, ended.returncode, ended.stderr or ended.stdout)
+        return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+    def follow(
+        self,
+        command: Sequence[str | Path],
+        line: Callable[[str], None],
+        *,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command and hand over each line of its output as it comes; return its status."""
+        words = [str(word) for word in command]
+        with subprocess.Popen(
+            _as_user(words, user),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**self._environment, **(environment or {})},
+            cwd="/",
+        ) as running:
+            assert running.stdout is not None
+            try:
+                for text in running.stdout:
+                    line(text.rstrip("\n"))
+            except BaseException:
+                running.terminate()
+                raise
+        return running.returncode
+
+    def attach(
+        self,
+        command: Sequence[str | Path],
+        *,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Run a command on the admin's own terminal, standard input and output; return its status."""
+        words = [str(word) for word in command]
+        more = {"TERM": os.environ["TERM"]} if "TERM" in os.environ else {}
+        return subprocess.run(
+            _as_user(words, user),
+            env={**self._environment, **more, **(environment or {})},
+            cwd="/",
+        ).returncode
+
+    # Looking at files
+
+    def exists(self, path: Path) -> bool:
+        """Whether there is anything at a path, a link to nowhere included."""
+        return os.path.lexists(path)
+
+    def is_directory(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def read(self, path: Path) -> str:
+        """The text of a file. Raises FileNotFoundError."""
+        return path.read_text(encoding="utf-8")
+
+    def names(self, directory: Path) -> list[str]:
+        """What is in a directory, in order; nothing if there is no such directory."""
+        try:
+            return sorted(os.listdir(directory))
+        except FileNotFoundError:
+            return []
+
+    def target(self, link: Path) -> str:
+        """Where a symbolic link points, '' if there is none."""
+        try:
+            return os.readlink(link)
+        except (FileNotFoundError, OSError):
+            return ""
+
+    def size(self, path: Path) -> int:
+        """Bytes that a file or a tree takes on disk."""
+        if not self.exists(path):
+            return 0
+        said = self.run(["du", "--summarize", "--block-size=1", "--", path], check=False).stdout
+        return int(said.split()[0]) if said.split() else 0
+
+    def free_space(self, path: Path) -> int:
+        """Bytes free for root where a path is, or would be."""
+        while not path.exists():
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+    def free_memory(self) -> int:
+        """Bytes of memory that programs can still get, as the kernel estimates."""
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        fields = next(line.split() for line in lines if line.startswith("MemAvailable:"))
+        return int(fields[1]) * 1024
+
+    # Changing files
+
+    def write(
+        self, path: Path, text: str, mode: int = 0o644, owner: str = "root", group: str = "root"
+    ) -> None:
+        """Replace a file in one step; at no moment it is readable to more than `mode` says."""
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchown(file.fileno(), _uid(owner), _gid(group))
+                os.fchmod(file.fileno(), mode)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+            raise
+
+    def append(self, path: Path, line: str) -> None:
+        """Add a line to a log, making the file (0640) and its directory (0755) when needed."""
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        with open(handle, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def make_directory(
+        self, path: Path, mode: int = 0o755, owner: str = "root", group: str = "root"
+    ) -> None:
+        """Make a directory, or give the one there is this mode and owner; parents are root's, 0755."""
+        if not path.is_dir():
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+        os.chown(path, _uid(owner), _gid(group))
+        path.chmod(mode)
+
+    def link(self, path: Path, target: str | Path) -> None:
+        """Make a symbolic link, or turn the one there is, in one step."""
+        beside = path.with_name(f".{path.name}.new")
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+        beside.symlink_to(target)
+        beside.replace(path)
+
+    def rename(self, path: Path, to: Path) -> None:
+        """Rename within one file system, replacing a file."""
+        path.replace(to)
+
+    def copy_linked(self, tree: Path, to: Path) -> None:
+        """Copy a tree as hard links: new directories, the same files. They must be on one disk."""
+        self.run(["cp", "--archive", "--link", "--", tree, to])
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a link, if there is one."""
+        path.unlink(missing_ok=True)
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove a directory if there is one and it is empty."""
+        with contextlib.suppress(FileNotFoundError, OSError):
+            path.rmdir()
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and all in it, if there is one; never follows a link."""
+        if path.is_symlink():
+            raise NotADirectoryError(f"{path} is a link, not a directory")
+        if path.exists():
+            shutil.rmtree(path)
+
+
+def _as_user(command: list[str], user: str) -> list[str]:
+    """The command line that runs a command as a user, with their groups and nothing of root's."""
+    if not user:
+        return command
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *command]
+
+
+def _uid(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _gid(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
