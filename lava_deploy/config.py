@@ -1,0 +1,176 @@
+"""Reads what an admin wrote: instance.yaml, the environment. All faults are reported together."""
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lava_deploy.errors import ConfigurationError, UsageError
+from lava_deploy.model import Components, Configuration, Host, Secret
+
+# RFC 1123: labels of letters, digits and inner hyphens; in all at most 253 characters.
+LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+HOSTNAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(?:\.{LABEL})*")
+MAIL_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
+KINDS = ("vhost",)
+# Settings that lava-deploy itself has to know; the place where an admin changes them.
+OWNED_SETTINGS = {
+    "DATABASES": "database",
+    "SECRET_KEY": "etc/secrets.yaml",
+    "MEDIA_ROOT": "",
+    "STATIC_ROOT": "",
+    "STATIC_URL": "route",
+    "MOUNT_POINT": "route",
+    "DEVICES_PATH": "",
+    "DEVICE_TYPES_PATHS": "",
+    "HEALTH_CHECKS_PATH": "",
+    "INTERNAL_EVENT_SOCKET": "",
+    "INSTANCE_NAME": "",
+}
+NAMES_OF_TYPES = {str: "text", int: "a whole number", bool: "true or false", Secret: "text"}
+
+
+def read(text: str, place: str = "instance.yaml") -> Configuration:
+    """The configuration in a text of instance.yaml.
+
+    Raises ConfigurationError with every fault and its place: `web.workers: should be a whole
+    number, not 'many'`.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{place} is no YAML: {error}") from error
+    faults: list[str] = []
+    configuration = _build(Configuration, values, "", faults)
+    if not faults:
+        faults = _senseless(configuration)
+    if faults:
+        raise ConfigurationError(
+            f"{place} has faults:" + "".join(f"\n  - {fault}" for fault in faults),
+            hint="Every setting is explained in the comments of the file.",
+        )
+    return configuration
+
+
+def host(root: str, environment: Mapping[str, str]) -> Host:
+    """The host of an option `--root`, else of LAVA_ROOT, with LAVA_PREFIX for the instances.
+
+    The names are those of lava-deployment-tool of 2012. Raises UsageError for a relative path.
+    """
+    chosen = {
+        "--root": root or environment.get("LAVA_ROOT", ""),
+        "LAVA_PREFIX": environment.get("LAVA_PREFIX", ""),
+    }
+    for name, path in chosen.items():
+        if path and not Path(path).is_absolute():
+            raise UsageError(f"{name} should be an absolute path, not {path!r}")
+    prefix = chosen["LAVA_PREFIX"]
+    return Host.below(Path(chosen["--root"] or Host.root), Path(prefix) if prefix else None)
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The admin's environment with LAVA_PROXY, of 2012, put where every program looks."""
+    proxy = environment.get("LAVA_PROXY", "")
+    names = ("http_proxy", "https_proxy") if proxy else ()
+    return {**{name: proxy for name in names}, **environment}
+
+
+def hostname_faults(hostname: str) -> list[str]:
+    """Why a text cannot be a host name; empty when it can."""
+    if HOSTNAME.fullmatch(hostname):
+        return []
+    return [
+        f"{hostname!r} is no host name: lower-case letters, digits and inner hyphens, "
+        "in labels of at most 63 characters, separated by dots"
+    ]
+
+
+def _build(kind: Any, value: Any, place: str, faults: list[str]) -> Any:
+    """A value of a type, out of what YAML gave; what does not fit is added to the faults."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build_section(kind, value, place, faults)
+    if typing.get_origin(kind) is tuple:
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list):
+            return _unfit(value, "a list", place, faults)
+        return tuple(_build(typing.get_args(kind)[0], one, place, faults) for one in values)
+    if typing.get_origin(kind) is Mapping:
+        return value if isinstance(value, dict) else _unfit(value, "a mapping", place, faults)
+    if kind is Secret:
+        return Secret(value) if isinstance(value, str) else _unfit("***", "text", place, faults)
+    if type(value) is not kind:  # True is an int, but no port
+        return _unfit(value, NAMES_OF_TYPES[kind], place, faults)
+    return value
+
+
+def _build_section(kind: type, value: Any, place: str, faults: list[str]) -> Any:
+    """A dataclass out of a mapping; keys that are not there have their defaults."""
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        return _unfit(value, "a mapping", place, faults)
+    types = typing.get_type_hints(kind)
+    built = {}
+    for key, inner in value.items():
+        inner_place = f"{place}.{key}" if place else str(key)
+        if key not in types:
+            near = difflib.get_close_matches(str(key), types, n=1)
+            known = f"; {near[0]} is meant?" if near else f": {', '.join(types)} are known"
+            faults.append(f"{inner_place}: there is no such setting{known}")
+        elif inner is not None:
+            built[key] = _build(types[key], inner, inner_place, faults)
+    return kind(**built)
+
+
+def _unfit(value: Any, wanted: str, place: str, faults: list[str]) -> None:
+    faults.append(f"{place or 'the file'}: should be {wanted}, not {value!r}")
+
+
+def _senseless(configuration: Configuration) -> list[str]:
+    """Faults of values that have the right type."""
+    faults = []
+    route, web, mail, database = (
+        configuration.route,
+        configuration.web,
+        configuration.mail,
+        configuration.database,
+    )
+    if route.kind not in KINDS:
+        faults.append(f"route.kind: should be one of {', '.join(KINDS)}, not {route.kind!r}")
+    if route.hostname:
+        faults += [f"route.hostname: {fault}" for fault in hostname_faults(route.hostname)]
+    for place, number, least, most in (
+        ("web.workers", web.workers, 1, 64),
+        ("web.threads", web.threads, 1, 64),
+        ("mail.port", mail.port, 1, 65535),
+        ("database.port", database.port, 0, 65535),
+    ):
+        if not least <= number <= most:
+            faults.append(f"{place}: should be from {least} to {most}, not {number}")
+    for address in (*mail.admins, *filter(None, [mail.sender])):
+        if not MAIL_ADDRESS.fullmatch(address):
+            faults.append(f"mail: {address!r} is no mail address")
+    faults += _owned(configuration.settings)
+    return faults
+
+
+def _owned(settings: Mapping[str, Any]) -> list[str]:
+    """Faults of settings passed through that belong to lava-deploy."""
+    faults = []
+    for name in settings:
+        if not str(name).isupper():
+            faults.append(f"settings.{name}: names of LAVA's settings are upper case")
+        elif name in OWNED_SETTINGS:
+            place = OWNED_SETTINGS[name]
+            other = f"; change {place} instead" if place else ""
+            faults.append(f"settings.{name}: lava-deploy sets it itself{other}")
+    return faults
+
+
+def component_names() -> tuple[str, ...]:
+    """The names of the components that can be switched off."""
+    return tuple(field.name for field in dataclasses.fields(Components))

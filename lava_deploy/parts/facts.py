@@ -1,0 +1,61 @@
+"""What lava-deploy remembers of an instance: where its code comes from, what it wrote last."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lava_deploy import templates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lava_deploy.model import Instance
+    from lava_deploy.system import System
+
+FORMAT = 1
+HEADER = "# Written by lava-deploy; nothing here is to be edited.\n"
+
+
+def exists(system: System, instance: Instance) -> bool:
+    return system.exists(instance.facts)
+
+
+def read(system: System, instance: Instance) -> dict[str, Any]:
+    """All facts; empty when nothing was remembered yet."""
+    if not exists(system, instance):
+        return {}
+    return yaml.safe_load(system.read(instance.facts)) or {}
+
+
+def remember(system: System, instance: Instance, **facts: Any) -> None:
+    """Add facts, or replace those of the same names."""
+    known = {"format": FORMAT, **read(system, instance), **facts}
+    system.write(
+        instance.facts, HEADER + templates.dump(known), mode=0o640, group=instance.user
+    )
+
+
+def remember_texts(system: System, instance: Instance, texts: Mapping[Path, str]) -> None:
+    """Remember the hashes of files as lava-deploy wrote them."""
+    written = {str(path): _digest(text) for path, text in texts.items()}
+    known = read(system, instance).get("written", {})
+    remember(system, instance, written={**known, **written})
+
+
+def edited(system: System, instance: Instance, paths: list[Path]) -> list[Path]:
+    """Those of the files that somebody else changed or removed since lava-deploy wrote them."""
+    written = read(system, instance).get("written", {})
+    return [
+        path
+        for path in paths
+        if str(path) in written
+        and (not system.exists(path) or _digest(system.read(path)) != written[str(path)])
+    ]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
