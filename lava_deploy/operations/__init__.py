@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lava_deploy.model import Host
+    from collections.abc import Callable
+
+    from lava_deploy.model import Database, Host
     from lava_deploy.playbook import Playbook
+    from lava_deploy.postgres import Postgres
     from lava_deploy.report import Report
     from lava_deploy.system import System
     from lava_deploy.web import Web
@@ -19,6 +22,7 @@ class Doors:
 
     host: Host
     system: System
+    postgres: Callable[[Database], Postgres]
     playbook: Playbook
     web: Web
     report: Report

@@ -1,0 +1,221 @@
+"""What every command shares: its options, the doors it hands to operations, its lock and history."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lava_deploy import config
+from lava_deploy.errors import Busy, DeployError, PreflightFailed, UsageError
+from lava_deploy.report import Report
+
+if TYPE_CHECKING:
+    from lava_deploy.model import Database, Host, Instance
+    from lava_deploy.operations import Doors
+    from lava_deploy.postgres import Postgres
+    from lava_deploy.steps import Plan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Context:
+    """One run of the command, built up from its options."""
+
+    environment: Mapping[str, str] = field(default_factory=lambda: config.proxies(os.environ))
+    root: str = ""
+    quiet: bool = False
+    verbose: bool = False
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @cached_property
+    def host(self) -> Host:
+        return config.host(self.root, self.environment)
+
+    @cached_property
+    def report(self) -> Report:
+        return Report(quiet=self.quiet, verbose=self.verbose)
+
+    @cached_property
+    def doors(self) -> Doors:
+        from lava_deploy.operations import Doors
+        from lava_deploy.playbook import Playbook
+        from lava_deploy.system import System
+        from lava_deploy.web import Web
+
+        system = System(self.environment)
+        return Doors(
+            host=self.host,
+            system=system,
+            postgres=self._postgres,
+            playbook=Playbook(self.environment),
+            web=Web(),
+            report=self.report,
+        )
+
+    @property
+    def stamp(self) -> str:
+        """The time the command began, as it stands in ids: UTC, without colons."""
+        return self.now.strftime("%Y-%m-%dT%H-%M-%SZ")
+
+    @property
+    def interactive(self) -> bool:
+        """Whether there is somebody to ask."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def instance(self, name: str) -> Instance:
+        """The instance of that name. Raises UsageError when there is none."""
+        from lava_deploy.operations import inspect
+
+        known = inspect.names(self.doors)
+        if name in known:
+            return self.host.instance(name)
+        have = f"There are: {', '.join(known)}." if known else "There are none yet."
+        raise UsageError(f"there is no instance {name}", hint=have)
+
+    def require_root(self) -> None:
+        """Raises PreflightFailed for anybody but root."""
+        if os.geteuid() != 0:
+            raise PreflightFailed(["this needs root"], hint="Run it with sudo.")
+
+    @contextmanager
+    def holding(self, subject: str, *, unfinished: bool = False) -> Iterator[None]:
+        """Hold the lock of an instance, or of "host".
+
+        Raises Busy when somebody else has it, or when a killed run waits to be dealt with, unless
+        that is what the command is for.
+        """
+        from lava_deploy import steps
+
+        with steps.locked(self.host.locks, subject, command_line()):
+            journal = steps.unfinished(self.host.journals, subject)
+            if journal and not unfinished:
+                raise Busy(
+                    f"an earlier `{journal.operation}` of {subject} was stopped half-way, "
+                    f"at {journal.started}",
+                    hint=f"`lava-deploy resume {subject}` completes it, "
+                    f"`lava-deploy abandon {subject}` undoes it.",
+                )
+            yield
+
+    @contextmanager
+    def recorded(self, subject: str) -> Iterator[None]:
+        """Write one line to the history of an instance, whatever comes of the command."""
+        from lava_deploy.operations import history
+
+        outcome = "done"
+        try:
+            yield
+        except DeployError as error:
+            outcome = f"failed ({error.exit_status}): {error}"
+            raise
+        except BaseException as error:
+            outcome = f"failed: {type(error).__name__}"
+            raise
+        finally:
+            ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            entry = history.Entry(ended, admin(), command_line(), outcome)
+            history.write(self.doors.system, self.host, subject, entry)
+
+    def carry_out(self, plan: Plan, *, dry_run: bool = False) -> bool:
+        """Carry a plan out, or only show it; tells whether it was carried out."""
+        from lava_deploy import steps
+
+        if dry_run:
+            self.report.plan(plan)
+            return False
+        steps.carry_out(plan, self.host.journals, self.report)
+        return True
+
+    def confirm(self, question: str, *, yes: bool, default: bool = False) -> None:
+        """Go on only if the admin agrees. Raises UsageError when there is nobody to ask."""
+        if yes:
+            return
+        if not self.interactive:
+            raise UsageError(
+                "this needs an agreement, and there is no terminal to ask on",
+                hint="Give --yes if you mean it.",
+            )
+        if not click.confirm(question, default=default, err=True):
+            raise UsageError("not agreed: nothing was changed")
+
+    def _postgres(self, database: Database) -> Postgres:
+        from lava_deploy.postgres import DEFAULT_PORT, Postgres
+
+        port = database.port
+        if not port and not database.host:
+            clusters = self.doors.system.run(
+                ["sh", "-c", "command -v pg_lsclusters >/dev/null && pg_lsclusters --no-header"],
+                check=False,
+            ).stdout.split()
+            port = int(clusters[2]) if len(clusters) > 2 else 0
+        return Postgres(
+            database.host, port or DEFAULT_PORT, database.admin, database.admin_password_file
+        )
+
+
+def command_line() -> str:
+    """What the admin typed; secrets are never part of a command line."""
+    return shlex.join(["lava-deploy", *sys.argv[1:]])
+
+
+def admin() -> str:
+    """Who runs the command, through sudo as well."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(context: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(context.ensure_object(Context), name, value)
+
+    return keep
+
+
+def common(function: F) -> F:
+    """Options of every command, and the Context as its first argument."""
+    for option in (
+        click.option(
+            "--root",
+            expose_value=False,
+            callback=_set("root"),
+            metavar="DIR",
+            help="Work below DIR instead of /srv/lava (also LAVA_ROOT).",
+        ),
+        click.option(
+            "--quiet",
+            "-q",
+            is_flag=True,
+            expose_value=False,
+            callback=_set("quiet"),
+            help="Say only what went wrong.",
+        ),
+        click.option(
+            "--verbose",
+            "-v",
+            is_flag=True,
+            expose_value=False,
+            callback=_set("verbose"),
+            help="Say more of what happens.",
+        ),
+    ):
+        function = option(function)
+    return click.make_pass_decorator(Context, ensure=True)(function)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+dry_run = click.option("--dry-run", is_flag=True, help="Only show the plan.")
+yes = click.option("--yes", "-y", is_flag=True, help="Agree beforehand to what would be asked.")
+no_questions = click.option(
+    "-n", "no_questions", is_flag=True, help="Ask nothing: take the default of each question."
+)
