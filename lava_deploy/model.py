@@ -10,7 +10,34 @@ NAME = re.compile(r"[a-z][a-z0-9-]*")
 NAME_LENGTH = 20
 # Words that are commands, components, or directories beside the instances.
 RESERVED_NAMES = frozenset(
-    ["all", "backups", "cache", "code", "components", "current", "default", "deploy", "dispatcher", "host", "instances", "latest", "lab", "lava", "localhost", "master", "publisher", "root", "scheduler", "server", "static", "supervisor", "system", "web", "worker", "www"]
+    [
+        "all",
+        "backups",
+        "cache",
+        "code",
+        "components",
+        "current",
+        "default",
+        "deploy",
+        "dispatcher",
+        "host",
+        "instances",
+        "latest",
+        "lab",
+        "lava",
+        "localhost",
+        "master",
+        "publisher",
+        "root",
+        "scheduler",
+        "server",
+        "static",
+        "supervisor",
+        "system",
+        "web",
+        "worker",
+        "www",
+    ]
 )
 
 WEB, PUBLISHER, SCHEDULER, DISPATCHER = COMPONENTS = ("web", "publisher", "scheduler", "dispatcher")
@@ -325,3 +352,22 @@ class Configuration:
     components: Components = Components()
     database: Database = Database()
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """The tiny system that the smoke job boots; `architecture` in Debian's words."""
+
+    architecture: str
+    kernel: Path
+    initrd: Path
+
+    @property
+    def emulator(self) -> str:
+        """The program that runs it on this host."""
+        return {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}[self.architecture]
+
+    @property
+    def console(self) -> str:
+        """The kernel's name for the first serial port of QEMU's machine."""
+        return {"amd64": "ttyS0", "arm64": "ttyAMA0"}[self.architecture]

@@ -7,7 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,17 @@ from lava_deploy.errors import CommandFailed
 # What commands get: nothing of the admin's shell but the way to the network.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = frozenset(
-    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"]
+    [
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+    ]
 )
 
 
@@ -216,6 +226,12 @@ class System:
             beside.unlink()
         beside.symlink_to(target)
         beside.replace(path)
+
+    @contextlib.contextmanager
+    def temporary_directory(self, parent: Path | None = None) -> Iterator[Path]:
+        """A directory that only root may enter, gone with all in it when the block ends."""
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".lava-deploy-") as directory:
+            yield Path(directory)
 
     def rename(self, path: Path, to: Path) -> None:
         """Rename within one file system, replacing a file."""
