@@ -35,7 +35,7 @@ def architecture(system: System) -> str:
 
 
 def find(system: System, host: Host) -> Guest | None:
-    """The newest image there is for this host, built by the present recipe."""
+    """The image there is for this host by the present recipe; the kernel may be an older one."""
     kind, folder = architecture(system), _folder(host)
     built = [name for name in system.names(folder) if name.endswith(f"-{kind}-{_recipe()}")]
     return _guest(kind, folder / built[-1]) if built else None
