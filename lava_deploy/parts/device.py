@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lava_deploy import templates
 from lava_deploy.errors import CommandFailed
@@ -42,11 +42,27 @@ def remove(system: System, instance: Instance) -> None:
     system.remove(_dictionary(instance))
 
 
+def registration(worker: str) -> list[dict[str, Any]]:
+    """The actions, for the instance's console, that make LAVA know the device; repeatable."""
+    description = "QEMU on this host, made by lava-deploy"
+    return [
+        {"action": "device_type", "name": TYPE},
+        {
+            "action": "device",
+            "name": NAME,
+            "device_type": TYPE,
+            "worker": worker,
+            "tags": [TAG],
+            "description": description,
+        },
+    ]
+
+
 def has_kvm(system: System, guest: Guest) -> bool:
     """Whether the guest really runs under KVM: a /dev/kvm that is there may still hang."""
     machine = "virt,gic-version=host" if guest.architecture == "arm64" else "pc"
     options = f"-nodefaults -nographic -no-reboot -m 256 -accel kvm -cpu host -machine {machine}"
-    files = ["-kernel", guest.kernel, "-initrd", guest.initrd]
+    files = ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd)]
     append = f"console={guest.console} panic=-1 lava_deploy_trial"
     command = [guest.emulator, *options.split(), "-serial", "stdio", *files, "-append", append]
     try:

@@ -108,7 +108,7 @@ def _pack(system: System, files: Path, tree: Path, image: Path) -> None:
     system.link(tree / "bin/sh", "busybox")
     system.write(tree / "init", templates.source("guest-init.sh"), mode=0o755)
     archive = image / INITRD.removesuffix(".gz")
-    pack = ["bin/busybox", "cpio", "-o", "-H", "newc", "-R", "0:0", "-F", archive]
+    pack = ["bin/busybox", "cpio", "-o", "-H", "newc", "-R", "0:0", "-F", str(archive)]
     names = "bin\nbin/busybox\nbin/sh\ninit\n"
     system.run(["env", f"--chdir={tree}", *pack], stdin=names)
     system.run(["gzip", "-1", "--no-name", archive])

@@ -1,0 +1,48 @@
+"""Proves that an instance works: a real job on its virtual device, from submission to result."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from lava_deploy.parts import console, device, facts, guest, job, tokens
+
+if TYPE_CHECKING:
+    from lava_deploy.model import Instance, Release
+    from lava_deploy.operations import Doors
+
+
+def equip(doors: Doors, instance: Instance, release: Release, worker: str) -> None:
+    """Give the instance its virtual device on a worker of this host."""
+    image = guest.make(doors.system, doors.host)
+    device.make(doors.system, instance, image)
+    console.ask(doors.system, instance, release, device.registration(worker))
+
+
+def unequip(doors: Doors, instance: Instance) -> None:
+    """Take the device's file away; what the database knows of it goes with the database."""
+    device.remove(doors.system, instance)
+
+
+def run(doors: Doors, instance: Instance, hostname: str) -> job.Outcome:
+    """Run the smoke job through the host name that people use, and show its log.
+
+    Raises JobFailed unless the job is Complete and its results prove that its own guest ran.
+    """
+    image = guest.make(doors.system, doors.host)
+    nonce = secrets.token_hex(8)
+    text = job.definition(image, device.TYPE, device.TAG, nonce)
+    token = tokens.read(doors.system, instance.client_token)
+    with job.session(doors.system, hostname, token) as session:
+        number = job.submit(doors.system, session, text)
+        job.follow(doors.system, session, number, doors.report.progress)
+        outcome = job.read_back(doors.web, session, number)
+        _remember(doors, instance, outcome)
+        job.judge(outcome, job.log(doors.web, session, number), nonce)
+    return outcome
+
+
+def _remember(doors: Doors, instance: Instance, outcome: job.Outcome) -> None:
+    """Keep how the last smoke job ended, for `status`."""
+    last = {"job": outcome.job, "health": outcome.health, "ended": outcome.ended}
+    facts.remember(doors.system, instance, smoke=last)
