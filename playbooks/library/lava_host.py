@@ -66,7 +66,8 @@ changes:
 
 APACHE = "/etc/apache2"
 TFTP = "/etc/default/tftpd-hpa"
-EXPORTS = "/etc/exports.d/"
+# which service reads the files at a path
+SERVES = {APACHE: "apache2", TFTP: "tftpd-hpa", "/etc/exports.d/": "nfs"}
 
 
 def main():
@@ -98,7 +99,7 @@ class Host:
         self.changes = []
         self.systemd = os.path.isdir("/run/systemd/system")
         self.path = module.params["record"]
-        self.record = {"directories": [], "files": {}, "apache": [], "started": []}
+        self.record = {"directories": [], "files": {}, "apache": [], "started": [], "untold": []}
         if os.path.exists(self.path):
             with open(self.path, encoding="utf-8") as file:
                 self.record.update(json.load(file))
@@ -139,7 +140,7 @@ class Host:
         ours = self.record["files"].get(path)
         former = ours["former"] if ours else before
         self.record["files"][path] = {"former": former, "written": text}
-        self.save()
+        self.remember("untold", next((SERVES[part] for part in SERVES if part in path), path))
         write(path, text)
         self.changes.append(f"wrote {path}")
 
@@ -150,17 +151,19 @@ class Host:
             return
         verb = {"mods": "mod", "conf": "conf"}[kind]
         self.remember("apache", [verb, name])
+        self.remember("untold", "apache2")
         self.run(f"a2en{verb}", "--quiet", name)
         self.changes.append(f"enabled {name} in Apache")
 
     def serve(self):
         """Have Postgres, Apache and the TFTP server running with what they were told."""
         self.serve_postgres()
-        told = any("Apache" in change or APACHE in change for change in self.changes)
-        self.service("apache2", self.apache_runs(), told)
-        self.service("tftpd-hpa", runs("in.tftpd"), f"wrote {TFTP}" in self.changes)
-        if any(EXPORTS in change and change.startswith("wrote") for change in self.changes):
+        self.service("apache2", self.apache_runs())
+        self.service("tftpd-hpa", runs("in.tftpd"))
+        if "nfs" in self.record["untold"]:
             self.run("exportfs", "-ra")
+        self.record["untold"] = []
+        self.save()
 
     def serve_postgres(self):
         """Start the clusters that Debian would start at boot, if none is up."""
@@ -179,23 +182,26 @@ class Host:
                 self.run("pg_ctlcluster", version, name, "start")
                 self.changes.append(f"started Postgres {version}/{name}")
 
-    def service(self, name, running, told):
-        """Start a service, or have it take up what changed."""
+    def service(self, name, running):
+        """Start a service, or have it take up what changed, if need be before an earlier kill."""
         if not running:
             self.remember("started", name)
             self.control(name, "start")
             self.changes.append(f"started {name}")
-        elif told:
+        elif name in self.record["untold"]:
             self.control(name, "reload" if name == "apache2" else "restart")
             self.changes.append(f"told {name} of the changes")
 
     def control(self, name, verb):
         """Start, stop, reload or restart a service with what this host has for it."""
-        if name == "apache2" and verb != "stop":
-            self.run("apache2ctl", "configtest")
         if self.systemd:
             self.run("systemctl", verb, name)
-        elif name == "apache2":
+            return
+        # Made at boot where there is one; Debian's scripts for these services count on it.
+        os.makedirs("/run/lock", exist_ok=True)
+        if name == "apache2":
+            if verb != "stop":
+                self.run("apache2ctl", "configtest")
             self.run("apache2ctl", {"reload": "graceful"}.get(verb, verb))
         else:
             self.run(f"/etc/init.d/{name}", verb)
@@ -237,15 +243,18 @@ class Host:
         """Stop what was started by us; what had been running goes on with its former files."""
         started = self.record["started"]
         for name in reversed(started):
-            if "/" in name:
-                self.module.run_command(["pg_ctlcluster", *name.split("/"), "stop"])
-            else:
-                self.control(name, "stop")
-            self.changes.append(f"stopped {name}")
-        if self.record["apache"] and "apache2" not in started and self.apache_runs():
-            self.control("apache2", "reload")
-        if TFTP in self.record["files"] and "tftpd-hpa" not in started and runs("in.tftpd"):
-            self.control("tftpd-hpa", "restart")
+            self.stop(name)
+        for name, running in ("apache2", self.apache_runs()), ("tftpd-hpa", runs("in.tftpd")):
+            if running and name not in started:
+                self.control(name, "reload" if name == "apache2" else "restart")
+
+    def stop(self, name):
+        """Stop a service or a cluster of Postgres; no matter if it does not run any more."""
+        if "/" in name:
+            self.module.run_command(["pg_ctlcluster", *name.split("/"), "stop"])
+        elif os.path.exists(f"/etc/init.d/{name}"):
+            self.control(name, "stop")
+        self.changes.append(f"stopped {name}")
 
     # The record, and commands
 
@@ -253,7 +262,7 @@ class Host:
         """Put down something before it is made, so that a killed run can be undone."""
         if what not in self.record[kind]:
             self.record[kind].append(what)
-            self.save()
+        self.save()
 
     def save(self):
         """Write the record once its directory is there."""
