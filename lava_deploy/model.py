@@ -236,6 +236,27 @@ class Instance:
         return self.runs / "publisher.sock"
 
     @property
+    def internal_events(self) -> Path:
+        """Where LAVA's processes send their events to the publisher."""
+        return self.runs / "events-in.sock"
+
+    @property
+    def events(self) -> Path:
+        """Where the publisher sends events on to the scheduler."""
+        return self.runs / "events-out.sock"
+
+    def environment(self, release: "Release") -> dict[str, str]:
+        """What the programs of a release need to be those of this instance."""
+        return {
+            "PATH": f"{release.programs}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.media.parent),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": str(self.site),
+            "LAVA_SITE_ETC": str(self.etc),
+            "DJANGO_SETTINGS_MODULE": "lava_site.settings",
+        }
+
+    @property
     def canonical_host(self) -> str:
         """The Host header of the worker location, and the name of the backend in a web server."""
         return f"lava-{self.name}"
@@ -288,6 +309,24 @@ class Release:
     @property
     def static(self) -> Path:
         return self.path / "static"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process that is kept running. `socket` names the listening socket it is handed, if any."""
+
+    component: str
+    name: str
+    user: str
+    socket: str = ""
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """How a service fares; `detail` is for people, in the words of what looks after it."""
+
+    running: bool
+    detail: str
 
 
 @dataclass(frozen=True)
