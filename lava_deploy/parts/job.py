@@ -34,7 +34,11 @@ SECONDS_TO_START = 180
 # Above the job's own limit, so that LAVA has the first word.
 SECONDS_TO_END = 700
 
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+# LAVA drops the escape character itself and leaves the rest: SeaBIOS's reset ("c") and clearing
+# of the screen, busybox's question where the cursor is.
+CONTROL = re.compile(r"\x1b?c?\x1b?\[\?7l|\x1b?\[[0-9;?]+[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+# What the guest's console shows of LAVA's typing, and of the test shell's tracing.
+ECHO = re.compile(r"lava-guest#|\+ |<LAVA_")
 MAIN_ACTION = re.compile(r"start: \d+ (?P<name>\S+)")
 
 
@@ -80,7 +84,9 @@ def session(system: System, hostname: str, token: Secret) -> Iterator[Session]:
         system.write(folder / "lavacli.yaml", templates.dump({"default": account}), mode=0o600)
         # The instance is on this host: the admin's proxy need not know its name.
         direct = {"no_proxy": hostname, "NO_PROXY": hostname}
-        yield Session(url, token, folder, {"XDG_CONFIG_HOME": str(folder), **direct})
+        # Without PYTHONUNBUFFERED the log would come in one piece, at the end.
+        ours = {"XDG_CONFIG_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+        yield Session(url, token, folder, {**direct, **ours})
 
 
 def definition(guest: Guest, device_type: str, tag: str, nonce: str) -> str:
@@ -92,7 +98,8 @@ def definition(guest: Guest, device_type: str, tag: str, nonce: str) -> str:
 
 def proof(nonce: str) -> str:
     """The name of the test case that only a guest booted with this nonce can report."""
-    return "nonce-" + hashlib.sha256(nonce.encode()).hexdigest()[:16]
+    words = f"lava_deploy_nonce={nonce}\n"
+    return "nonce-" + hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def submit(system: System, session: Session, text: str) -> int:
@@ -151,7 +158,7 @@ def read_back(web: Web, session: Session, job: int) -> Outcome:
         seconds=_seconds(record["submit_time"], record["end_time"]),
         ended=record["end_time"],
         error_type=verdict.get("error_type", ""),
-        error_message=verdict.get("error_msg", "") or record["failure_comment"] or "",
+        error_message=_plain(verdict.get("error_msg") or record["failure_comment"] or ""),
         url=f"{session.url}/scheduler/job/{job}",
     )
 
@@ -163,22 +170,27 @@ def log(web: Web, session: Session, job: int) -> str:
     return "\n".join(_plain(event["msg"]) for event in lines if event["lvl"] == "target")
 
 
-def judge(outcome: Outcome, log: str, nonce: str) -> None:
-    """Take only proof that this job's own guest ran. Raises JobFailed with LAVA's reason."""
-    wanted = proof(nonce)
+def judge(outcome: Outcome) -> None:
+    """Take only a complete job whose test cases all passed. Raises JobFailed with the reason."""
     failed = [name for name, result in outcome.cases.items() if result != "pass"]
     if outcome.health != "Complete":
         kind = f"{outcome.error_type} error: " if outcome.error_type else ""
-        fault = f"ended {outcome.health}: {kind}{outcome.error_message or 'no reason was given'}"
-    elif failed:
-        fault = f"ended Complete, but these test cases did not pass: {', '.join(failed)}"
-    elif wanted not in outcome.cases:
-        fault = f"ended Complete, but without the guest's answer {wanted}"
-    elif "Linux version" not in log or wanted not in log:
-        fault = "ended Complete, but its log does not show that a guest ran"
-    else:
-        return
-    raise JobFailed(f"job {outcome.job} {fault}", hint=f"Its log is at {outcome.url}")
+        raise _failed(outcome, f"{outcome.health}: {kind}{outcome.error_message or 'no reason'}")
+    if failed:
+        raise _failed(outcome, f"Complete, but these did not pass: {', '.join(failed)}")
+
+
+def judge_proof(outcome: Outcome, log: str, nonce: str) -> None:
+    """Take only proof that the guest of this very job ran. Raises JobFailed."""
+    wanted = proof(nonce)
+    if wanted not in outcome.cases:
+        raise _failed(outcome, f"Complete, but without the guest's answer {wanted}")
+    if "Linux version" not in log or wanted not in log:
+        raise _failed(outcome, "Complete, but its log does not show that a guest ran")
+
+
+def _failed(outcome: Outcome, how: str) -> JobFailed:
+    return JobFailed(f"job {outcome.job} ended {how}", hint=f"Its log is at {outcome.url}")
 
 
 def _lavacli(system: System, session: Session, *words: str, check: bool = True) -> str:
@@ -216,7 +228,7 @@ def _tell(line: str, show: Callable[[str], None]) -> None:
             show(f"{message['case']}: {message['result']}")
         elif level in ("error", "exception"):
             show(f"{level}: {_plain(message)}")
-        elif level == "target" and _plain(message) and "<LAVA_" not in message:
+        elif level == "target" and _plain(message) and not ECHO.match(_plain(message)):
             show(f"guest: {_plain(message)}")
         elif phase := MAIN_ACTION.match(str(message)):
             show(phase["name"])
