@@ -17,6 +17,8 @@ from lava_deploy.model import Components, Configuration, Host, Secret
 LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 HOSTNAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(?:\.{LABEL})*")
 MAIL_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
+# django.contrib.auth.validators.UnicodeUsernameValidator, without letters beyond ASCII
+USER_NAME = re.compile(r"[A-Za-z0-9@.+_-]{1,150}")
 KINDS = ("vhost",)
 # Settings that lava-deploy itself has to know; the place where an admin changes them.
 OWNED_SETTINGS = {
@@ -45,6 +47,11 @@ def read(text: str, place: str = "instance.yaml") -> Configuration:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{place} is no YAML: {error}") from error
+    return build(values, place)
+
+
+def build(values: Any, place: str) -> Configuration:
+    """The configuration in nested mappings. Raises ConfigurationError with every fault."""
     faults: list[str] = []
     configuration = _build(Configuration, values, "", faults)
     if not faults:
@@ -55,6 +62,31 @@ def read(text: str, place: str = "instance.yaml") -> Configuration:
             hint="Every setting is explained in the comments of the file.",
         )
     return configuration
+
+
+def assign(values: dict[str, Any], assignment: str) -> None:
+    """Put one `web.workers=4` of a command line into nested mappings; the value is read as YAML.
+
+    Raises UsageError for a text without `=`, and for secrets, which a process listing would show.
+    """
+    place, equals, text = assignment.partition("=")
+    *sections, key = place.split(".")
+    if not equals or not all([*sections, key]):
+        raise UsageError(f"should be SETTING=VALUE, as in web.workers=4: {assignment!r}")
+    if place == "mail.password":
+        raise UsageError(
+            "a password does not belong on a command line, where every user can see it",
+            hint="Write it into instance.yaml, then `lava-deploy apply`.",
+        )
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{section} is no section: {assignment!r}")
+        values = inner
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"the value of {place} is no YAML: {error}") from error
 
 
 def host(root: str, environment: Mapping[str, str]) -> Host:

@@ -57,7 +57,7 @@ class Context:
         return Doors(
             host=self.host,
             system=system,
-            postgres=self._postgres,
+            postgres=_postgres,
             playbook=Playbook(self.environment),
             web=Web(),
             report=self.report,
@@ -149,19 +149,11 @@ class Context:
         if not click.confirm(question, default=default, err=True):
             raise UsageError("not agreed: nothing was changed")
 
-    def _postgres(self, database: Database) -> Postgres:
-        from lava_deploy.postgres import DEFAULT_PORT, Postgres
 
-        port = database.port
-        if not port and not database.host:
-            clusters = self.doors.system.run(
-                ["sh", "-c", "command -v pg_lsclusters >/dev/null && pg_lsclusters --no-header"],
-                check=False,
-            ).stdout.split()
-            port = int(clusters[2]) if len(clusters) > 2 else 0
-        return Postgres(
-            database.host, port or DEFAULT_PORT, database.admin, database.admin_password_file
-        )
+def _postgres(server: Database) -> Postgres:
+    from lava_deploy.postgres import Postgres
+
+    return Postgres(server.host, server.port, server.admin, server.admin_password_file)
 
 
 def command_line() -> str:

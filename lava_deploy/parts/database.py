@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lava_deploy.errors import CommandFailed
+
 if TYPE_CHECKING:
-    from lava_deploy.model import Instance, Secret
+    from lava_deploy.model import Database, Instance, Secret
     from lava_deploy.postgres import Postgres
+    from lava_deploy.system import System
+
+
+STANDARD_PORT = 5432
+
+
+def located(system: System, server: Database) -> Database:
+    """A server with its port: that of the machine's first cluster where none was chosen."""
+    return server if server.port else replace(server, port=_first_port(system, server))
+
+
+def _first_port(system: System, server: Database) -> int:
+    if server.host:
+        return STANDARD_PORT
+    try:
+        fields = system.run(["pg_lsclusters", "--no-header"]).stdout.split()
+    except CommandFailed:  # Postgres is not installed
+        return STANDARD_PORT
+    return int(fields[2]) if len(fields) > 2 else STANDARD_PORT
 
 
 def faults(postgres: Postgres, instance: Instance) -> list[str]:

@@ -34,9 +34,7 @@ def read(system: System, instance: Instance) -> dict[str, Any]:
 def remember(system: System, instance: Instance, **facts: Any) -> None:
     """Add facts, or replace those of the same names."""
     known = {"format": FORMAT, **read(system, instance), **facts}
-    system.write(
-        instance.facts, HEADER + templates.dump(known), mode=0o640, group=instance.user
-    )
+    system.write(instance.facts, HEADER + templates.dump(known), mode=0o640, group=instance.user)
 
 
 def remember_texts(system: System, instance: Instance, texts: Mapping[Path, str]) -> None:

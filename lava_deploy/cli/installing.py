@@ -1,0 +1,135 @@
+"""What `install` asks and shows, and how it goes on to the proof by a job."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lava_deploy import config
+from lava_deploy.errors import DeployError, PreflightFailed
+
+if TYPE_CHECKING:
+    from lava_deploy.cli.context import Context
+    from lava_deploy.model import Configuration, Revision
+    from lava_deploy.operations.install import Request
+
+LOCAL = ".localhost"
+
+
+@dataclass
+class Order:
+    """What an admin orders; an empty text is a question, or its default."""
+
+    name: str
+    revision: str = ""
+    source: str = ""
+    hostname: str = ""
+    admin: str = ""
+    admin_mail: str = ""
+    dispatcher: bool | None = None
+    assignments: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def complete(context: Context, order: Order, *, ask: bool) -> Configuration:
+    """Answer what the order leaves open, by questions or by their defaults.
+
+    Raises ConfigurationError when the answers make no sense together.
+    """
+    for assignment in order.assignments:
+        config.assign(order.values, assignment)
+    route = order.values.setdefault("route", {})
+    components = order.values.setdefault("components", {})
+    mail = order.values.setdefault("mail", {})
+    if order.hostname:
+        route["hostname"] = order.hostname
+    if order.dispatcher is not None:
+        components["dispatcher"] = order.dispatcher
+    if ask:
+        _ask(context, order, route, components)
+    order.revision = order.revision or "latest"
+    order.admin = order.admin or "admin"
+    route.setdefault("hostname", order.name + LOCAL)
+    if order.admin_mail:
+        mail.setdefault("admins", [order.admin_mail])
+    return config.build(order.values, "the order")
+
+
+def _ask(
+    context: Context, order: Order, route: dict[str, Any], components: dict[str, Any]
+) -> None:
+    """Ask what no option answered; each question has a default."""
+    order.revision = order.revision or click.prompt("Revision of LAVA", "latest", err=True)
+    if "hostname" not in route:
+        proposal = _proposal(context, order.name)
+        route["hostname"] = click.prompt("Host name that people use", proposal, err=True)
+    order.admin = order.admin or click.prompt("Name of the first admin", "admin", err=True)
+    if not order.admin_mail:
+        order.admin_mail = click.prompt(
+            "Mail address of the admin", "", show_default=False, err=True
+        )
+    if "dispatcher" not in components:
+        components["dispatcher"] = click.confirm(
+            "Run a dispatcher on this machine?", default=True, err=True
+        )
+    if "database" not in order.values:
+        port = click.prompt("Port of the Postgres cluster (0: the first)", 0, err=True)
+        order.values["database"] = {"port": port}
+
+
+def _proposal(context: Context, name: str) -> str:
+    """A host name that other machines can resolve, if this machine has one; else NAME.localhost."""
+    from lava_deploy.operations import install
+
+    return install.resolvable_name(context.doors, name) or name + LOCAL
+
+
+def request(context: Context, order: Order, configuration: Configuration) -> Request:
+    """The order made definite. Raises PreflightFailed with everything that is wrong with it."""
+    from lava_deploy.operations import install
+
+    faults = install.faults(context.doors, order.name, configuration)
+    faults += admin_faults(order)
+    revision = None
+    try:
+        revision = install.choose(context.doors, order.revision, order.source)
+    except DeployError as error:
+        faults.append(f"{error}. {error.hint}".rstrip(". ") + "." if error.hint else str(error))
+    if faults or revision is None:
+        raise PreflightFailed(faults)
+    return install.Request(
+        name=order.name,
+        revision=dataclasses.asdict(revision),
+        stamp=context.stamp,
+        worker=install.worker_name(context.doors),
+        admin=order.admin,
+        admin_mail=order.admin_mail,
+        values=order.values,
+    )
+
+
+def admin_faults(order: Order) -> list[str]:
+    """Why the admin's name or mail address does not do. The rule of names is Django's."""
+    faults = []
+    if not config.USER_NAME.fullmatch(order.admin):
+        faults.append(f"the admin's name {order.admin!r} should be letters, digits and @.+-_ only")
+    if order.admin_mail and not config.MAIL_ADDRESS.fullmatch(order.admin_mail):
+        faults.append(f"{order.admin_mail!r} is no mail address")
+    return faults
+
+
+def summary(request: Request, configuration: Configuration, revision: Revision) -> list[str]:
+    """What is about to be made, a line each."""
+    here = "with" if configuration.components.dispatcher else "without"
+    server = configuration.database.host or "this machine's Postgres"
+    return [
+        f"instance    {request.name}",
+        f"LAVA        {revision.version} from {revision.origin}",
+        f"address     http://{configuration.route.hostname}/",
+        f"admin       {request.admin} {request.admin_mail}".rstrip(),
+        f"dispatcher  {here} one on this machine",
+        f"database    {server}",
+    ]

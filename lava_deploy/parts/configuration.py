@@ -1,0 +1,45 @@
+"""instance.yaml, the one file of an instance that an admin edits."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from lava_deploy import templates
+
+if TYPE_CHECKING:
+    from lava_deploy.model import Configuration, Instance
+    from lava_deploy.system import System
+
+
+def text(name: str, configuration: Configuration) -> str:
+    """The commented file that says what a configuration says, but for its password."""
+    settings = " {}"
+    if configuration.settings:
+        settings = "\n" + textwrap.indent(templates.dump(dict(configuration.settings)), "  ")
+    return templates.render(
+        "instance.yaml.j2",
+        name=name,
+        route=configuration.route,
+        mail=configuration.mail,
+        web=configuration.web,
+        components=configuration.components,
+        database=configuration.database,
+        settings=settings.rstrip("\n"),
+    )
+
+
+def exists(system: System, instance: Instance) -> bool:
+    return system.exists(instance.configuration)
+
+
+def make(system: System, instance: Instance, configuration: Configuration) -> None:
+    """Write the file where there is none; an admin's own is never replaced."""
+    if not exists(system, instance):
+        content = text(instance.name, configuration)
+        system.write(instance.configuration, content, mode=0o640, group=instance.user)
+
+
+def read(system: System, instance: Instance) -> str:
+    """The text of the file. Raises FileNotFoundError."""
+    return system.read(instance.configuration)
