@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -77,9 +77,11 @@ class Playbook:
 
         `progress` gets the name of each task as it begins, in another thread. `secrets` are
         variables that are on disk in a file of mode 0600 only, while the playbook runs. `hosts` is
-        an inventory in Ansible's INI format. Raises CommandFailed with the failing task's message.
+        an inventory in Ansible's INI format. A playbook is carried out to its end, even if the
+        admin interrupts meanwhile. Raises CommandFailed with the failing task's message.
         """
-        directory = Path(tempfile.mkdtemp(prefix="lava-deploy-playbook-"))
+        # in memory: what a killed run leaves there is gone at the next boot
+        directory = Path(tempfile.mkdtemp(prefix="lava-deploy-playbook-", dir="/run"))
         try:
             _write(directory / "inventory", hosts)
             _write(directory / "variables.json", json.dumps(dict(variables)))
@@ -93,26 +95,22 @@ class Playbook:
     def _run(self, playbook: Path, directory: Path, events: _Events) -> Converged:
         import ansible_runner
 
-        interrupted = threading.Event()
-        # With a cancel_callback of ours, ansible-runner leaves SIGINT and SIGTERM alone. It runs in
-        # a thread, so that it can be told to end when this one is interrupted.
-        thread, runner = ansible_runner.run_async(
-            private_data_dir=str(directory),
-            playbook=str(playbook),
-            inventory=str(directory / "inventory"),
-            cmdline=f"-e @{directory}/variables.json -e @{directory}/secrets.json",
-            envvars=_ansible_environment(self._environment, directory),
-            settings={"pexpect_timeout": SECONDS_BETWEEN_LOOKS},
-            quiet=True,
-            event_handler=events.take,
-            cancel_callback=interrupted.is_set,
-        )
-        try:
-            thread.join()
-        except BaseException:
-            interrupted.set()
-            thread.join()
-            raise
+        # In a thread of its own, as what apt is doing must come to its end: an interruption takes
+        # effect afterwards. With a cancel_callback, ansible-runner leaves the signals to us.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            running = pool.submit(
+                ansible_runner.run,
+                private_data_dir=str(directory),
+                playbook=str(playbook),
+                inventory=str(directory / "inventory"),
+                cmdline=f"-e @{directory}/variables.json -e @{directory}/secrets.json",
+                envvars=_ansible_environment(self._environment, directory),
+                settings={"pexpect_timeout": SECONDS_BETWEEN_LOOKS},
+                quiet=True,
+                event_handler=events.take,
+                cancel_callback=lambda: False,
+            )
+            runner = running.result()
         if runner.rc != 0:
             said = "\n".join(events.failures) or runner.stdout.read()
             raise CommandFailed(

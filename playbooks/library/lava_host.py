@@ -217,8 +217,7 @@ class Host:
         """Take back what the record has, last first; what others have changed since stays."""
         for verb, name in reversed(self.record["apache"]):
             if os.path.exists(f"/usr/sbin/a2dis{verb}"):
-                self.run(f"a2dis{verb}", "--quiet", "--force", name)
-                self.changes.append(f"disabled {name} in Apache")
+                self.disable(verb, name)
         for path, file in self.record["files"].items():
             self.put_back(path, **file)
         self.rest()
@@ -228,6 +227,14 @@ class Host:
             if os.path.isdir(path) and not os.listdir(path):
                 os.rmdir(path)
                 self.changes.append(f"removed {path}")
+
+    def disable(self, verb, name):
+        """Disable a part of Apache, unless a site of others has come to need it."""
+        self.run(f"a2dis{verb}", "--quiet", "--purge", "--force", name)
+        if self.module.run_command(["apache2ctl", "configtest"])[0] == 0:
+            self.changes.append(f"disabled {name} in Apache")
+        else:
+            self.run(f"a2en{verb}", "--quiet", name)
 
     def put_back(self, path, former, written):
         """Give a file its former text; one that somebody has edited since stays as it is."""
