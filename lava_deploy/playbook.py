@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -81,16 +80,14 @@ class Playbook:
         admin interrupts meanwhile. Raises CommandFailed with the failing task's message.
         """
         # in memory: what a killed run leaves there is gone at the next boot
-        directory = Path(tempfile.mkdtemp(prefix="lava-deploy-playbook-", dir="/run"))
-        try:
+        with tempfile.TemporaryDirectory(prefix="lava-deploy-playbook-", dir="/run") as private:
+            directory = Path(private)
             _write(directory / "inventory", hosts)
             _write(directory / "variables.json", json.dumps(dict(variables)))
             _write(directory / "secrets.json", json.dumps(dict(secrets or {})))
             _write(directory / "ansible.cfg", "")
             with as_file(_home()) as playbooks:
                 return self._run(playbooks / name, directory, _Events(progress))
-        finally:
-            shutil.rmtree(directory)
 
     def _run(self, playbook: Path, directory: Path, events: _Events) -> Converged:
         import ansible_runner

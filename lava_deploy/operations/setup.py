@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from lava_deploy import templates
 from lava_deploy.errors import CommandFailed
 from lava_deploy.steps import Plan, Step, nothing
 
@@ -27,7 +25,7 @@ PLAYBOOK = "host.yml"
 UNDO_PLAYBOOK = "host-undo.yml"
 # In the host's state: what the playbook made, by which it is undone, and what apt installed.
 RECORD = "host.json"
-MEMORY = "setup.yaml"
+MEMORY = "packages.json"
 
 SUPPORTED = {"12": "Debian 12 (bookworm)", "13": "Debian 13 (trixie)"}
 QEMU = {"amd64": "qemu-system-x86", "arm64": "qemu-system-arm"}
@@ -242,11 +240,11 @@ def _take_back(doors: Doors, outcome: Outcome) -> None:
 
 def _remembered(doors: Doors) -> dict[str, list[str]]:
     path = doors.host.state / MEMORY
-    return yaml.safe_load(doors.system.read(path)) if doors.system.exists(path) else {}
+    return json.loads(doors.system.read(path)) if doors.system.exists(path) else {}
 
 
 def _remember(doors: Doors, packages: dict[str, list[str]]) -> None:
-    doors.system.write(doors.host.state / MEMORY, templates.dump(packages))
+    doors.system.write(doors.host.state / MEMORY, json.dumps(packages, indent=1))
 
 
 # Preflight
