@@ -251,8 +251,9 @@ class Host:
         started = self.record["started"]
         for name in reversed(started):
             self.stop(name)
+        told = {SERVES[part] for path in self.record["files"] for part in SERVES if part in path}
         for name, running in ("apache2", self.apache_runs()), ("tftpd-hpa", runs("in.tftpd")):
-            if running and name not in started:
+            if running and name in told and name not in started:
                 self.control(name, "reload" if name == "apache2" else "restart")
 
     def stop(self, name):
