@@ -1,0 +1,377 @@
+"""Carries plans out: a journal on disk, undo last-first on failure, resume or abandon after a kill.
+
+The rules are those of a write-ahead log: a step is `begun` on disk before anything of it is done,
+and `done` on disk before the next one is begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from lava_deploy import __version__
+from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
+
+BEGUN, DONE, UNDOING, UNDONE, COMMITTED = "begun", "done", "undoing", "undone", "committed"
+SECONDS_BETWEEN_TRIES = 0.1
+
+
+def nothing() -> None:
+    """What a step without an undo has as its undo."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named change and its reverse.
+
+    `do` may be repeated; `undo` may follow a half-done `do`, or none at all.
+    """
+
+    name: str
+    do: Callable[[], None]
+    undo: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps that are done in order, or undone altogether.
+
+    `afterwards` are the steps that cannot be undone, such as the removal of what was replaced: none
+    is begun before all `steps` are done, and from then on the only way is forward. `decisions` is
+    what the operation rebuilds the same plan from; it is kept in the journal, so no secrets.
+    """
+
+    operation: str
+    subject: str
+    steps: tuple[Step, ...]
+    afterwards: tuple[Step, ...] = ()
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Who is told how a plan goes."""
+
+    def began(self, step: str, number: int, total: int) -> None: ...
+    def ended(self, step: str) -> None: ...
+    def failed(self, step: str, error: BaseException) -> None: ...
+    def undoing(self, step: str) -> None: ...
+    def undone(self, step: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a run that did not end left on disk: how far it came."""
+
+    operation: str
+    subject: str
+    decisions: Mapping[str, Any]
+    started: str
+    tool: str
+    begun: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
+    undoing: bool = False
+    committed: bool = False
+
+
+def carry_out(plan: Plan, journals: Path, observer: Observer) -> None:
+    """Do all steps of a plan.
+
+    When one fails, or is interrupted, all that were begun are undone, last first. Raises RolledBack
+    when that succeeds, PartlyUndone when it does not; Stopped when only `afterwards` failed.
+    """
+    writer = _Writer.start(plan, journals)
+    _go_forward(plan, writer, observer, done=(), fail=_undo_and_tell)
+
+
+def resume(plan: Plan, journals: Path, observer: Observer) -> None:
+    """Complete a plan that was stopped half-way; what was begun and not done is done again.
+
+    Raises Stopped when a step fails: nothing is undone then, and both ways remain open.
+    """
+    journal = _journal_of(plan, journals)
+    if journal.undoing:
+        raise Busy(
+            f"the {plan.operation} of {plan.subject} was already being undone",
+            hint=f"`lava-deploy abandon {plan.subject}` completes that.",
+        )
+    writer = _Writer(journals, plan.subject)
+    _go_forward(plan, writer, observer, done=journal.done, fail=_stop_and_tell)
+
+
+def abandon(plan: Plan, journals: Path, observer: Observer) -> None:
+    """Undo a plan that was stopped half-way. Raises PartlyUndone, and Busy past its last step."""
+    journal = _journal_of(plan, journals)
+    if journal.committed:
+        raise Busy(
+            f"the {plan.operation} of {plan.subject} has come too far to be undone",
+            hint=f"`lava-deploy resume {plan.subject}` completes it.",
+        )
+    left = [step for step in plan.steps if step.name in journal.begun]
+    failures = _undo(left, _Writer(journals, plan.subject), observer)
+    if failures:
+        raise _partly_undone(plan, failures)
+
+
+def unfinished(journals: Path, subject: str) -> Journal | None:
+    """What a killed run left of a subject, or None. A journal without a whole first line is no run:
+    it had begun nothing."""
+    try:
+        lines = _path(journals, subject).read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    # the kill may have torn the last line
+    events = [json.loads(line) for line in lines if line.endswith("\n")]
+    if not events:
+        return None
+    header, *rest = events
+    return Journal(
+        **header,
+        begun=_names(rest, BEGUN),
+        done=_names(rest, DONE),
+        undone=_names(rest, UNDONE),
+        undoing=any(UNDOING in event for event in rest),
+        committed=any(COMMITTED in event for event in rest),
+    )
+
+
+@contextmanager
+def locked(locks: Path, subject: str, purpose: str, *, patience: float = 0) -> Iterator[None]:
+    """Hold the lock of a subject; its file says who has it, for what and since when.
+
+    `patience` is how many seconds to wait for another holder. Raises Busy.
+    """
+    locks.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with open(locks / f"{subject}.lock", "a+", encoding="utf-8") as file:
+        _lock(file.fileno(), time.monotonic() + patience, lambda: _held(file, subject))
+        since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        holder = {"user": getpass.getuser(), "pid": os.getpid(), "purpose": purpose, "since": since}
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+        yield
+
+
+def together(*pieces: Callable[[], Any]) -> Callable[[], None]:
+    """One callable that does several independent things at once.
+
+    It waits for all of them; then the first failure is raised, with notes of the others.
+    """
+
+    def do() -> None:
+        with ThreadPoolExecutor(max_workers=len(pieces)) as pool:
+            running = [pool.submit(piece) for piece in pieces]
+        failures = [error for one in running if (error := one.exception())]
+        if failures:
+            for other in failures[1:]:
+                failures[0].add_note(f"also: {other}")
+            raise failures[0]
+
+    return do
+
+
+class _Writer:
+    """The journal's file while a plan is carried out; each line is on disk when `write` returns."""
+
+    def __init__(self, journals: Path, subject: str) -> None:
+        self._path = _path(journals, subject)
+        _heal(self._path)
+
+    @classmethod
+    def start(cls, plan: Plan, journals: Path) -> _Writer:
+        """Begin a journal with its header. Raises FileExistsError for one that is unfinished."""
+        journals.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path = _path(journals, plan.subject)
+        if unfinished(journals, plan.subject) is None:
+            path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        writer = cls(journals, plan.subject)
+        writer.write(
+            operation=plan.operation,
+            subject=plan.subject,
+            decisions=dict(plan.decisions),
+            started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            tool=__version__,
+        )
+        directory = os.open(journals, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+        return writer
+
+    def write(self, **event: Any) -> None:
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove(self) -> None:
+        self._path.unlink()
+
+
+def _go_forward(
+    plan: Plan,
+    writer: _Writer,
+    observer: Observer,
+    *,
+    done: Sequence[str],
+    fail: Callable[[Plan, str, BaseException, _Writer, Observer], DeployError],
+) -> None:
+    """Do what is not done yet; `fail` deals with a failure of what can still be undone."""
+    total = len(plan.steps) + len(plan.afterwards)
+    for number, step in enumerate((*plan.steps, *plan.afterwards), start=1):
+        final = number > len(plan.steps)
+        if step.name in done:
+            continue
+        try:
+            if number == len(plan.steps) + 1:
+                writer.write(committed=True)
+            writer.write(begun=step.name)
+            observer.began(step.name, number, total)
+            step.do()
+            writer.write(done=step.name)
+            observer.ended(step.name)
+        except BaseException as error:
+            observer.failed(step.name, error)
+            failed = _stop_and_tell if final else fail
+            raise failed(plan, step.name, error, writer, observer) from error
+    writer.remove()
+
+
+def _undo_and_tell(
+    plan: Plan, name: str, error: BaseException, writer: _Writer, observer: Observer
+) -> DeployError:
+    """Undo all that was begun; the error says what state things are in."""
+    position = [step.name for step in plan.steps].index(name)
+    failures = _undo(plan.steps[: position + 1], writer, observer)
+    if failures:
+        return _partly_undone(plan, failures)
+    return RolledBack(
+        f"the {plan.operation} failed at the step `{name}`: {_said(error)}\n"
+        f"All was undone: {plan.subject} is as before",
+        hint=getattr(error, "hint", ""),
+    )
+
+
+def _stop_and_tell(
+    plan: Plan, name: str, error: BaseException, _writer: _Writer, _observer: Observer
+) -> DeployError:
+    return Stopped(
+        f"the {plan.operation} stopped at the step `{name}`: {_said(error)}\n"
+        "What came before it is done and stays",
+        hint=getattr(error, "hint", "")
+        or f"Mend the cause, then `lava-deploy resume {plan.subject}`.",
+    )
+
+
+def _undo(steps: Sequence[Step], writer: _Writer, observer: Observer) -> dict[str, BaseException]:
+    """Undo steps, last first, past those that fail; these are returned with their reasons."""
+    failures: dict[str, BaseException] = {}
+    with _undisturbed():
+        writer.write(undoing=True)
+        for step in reversed(steps):
+            observer.undoing(step.name)
+            try:
+                step.undo()
+            except Exception as error:
+                observer.failed(step.name, error)
+                failures[step.name] = error
+            else:
+                writer.write(undone=step.name)
+                observer.undone(step.name)
+        if not failures:
+            writer.remove()
+    return failures
+
+
+def _partly_undone(plan: Plan, failures: Mapping[str, BaseException]) -> PartlyUndone:
+    lines = "".join(f"\n  - {name}: {_said(error)}" for name, error in failures.items())
+    return PartlyUndone(
+        f"the {plan.operation} of {plan.subject} could not be undone wholly; what remains:{lines}",
+        hint=f"Mend the cause, then `lava-deploy abandon {plan.subject}`.",
+    )
+
+
+def _said(error: BaseException) -> str:
+    return "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+
+
+def _journal_of(plan: Plan, journals: Path) -> Journal:
+    """The journal of a plan. Raises DeployError when it is that of another plan."""
+    journal = unfinished(journals, plan.subject)
+    if journal is None:
+        raise Busy(f"nothing of {plan.subject} is unfinished")
+    known = {step.name for step in (*plan.steps, *plan.afterwards)}
+    strange = [name for name in journal.begun if name not in known]
+    if strange or journal.operation != plan.operation:
+        raise Busy(
+            f"the unfinished {journal.operation} of {plan.subject} was begun by lava-deploy "
+            f"{journal.tool}, which had other steps",
+            hint="Run that version to resume or to abandon it.",
+        )
+    return journal
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No second Ctrl-C or SIGTERM may break an undo off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _lock(handle: int, deadline: float, refusal: Callable[[], Busy]) -> None:
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if time.monotonic() >= deadline:
+            raise refusal()
+        time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def _held(file: Any, subject: str) -> Busy:
+    """The refusal that names the holder, who may just be writing down who they are."""
+    file.seek(0)
+    text = file.read()
+    try:
+        who = "{user} (process {pid}) has run `{purpose}` since {since}".format(**json.loads(text))
+    except (ValueError, KeyError):
+        who = "somebody else is at work"
+    return Busy(f"{subject} is locked: {who}", hint="Try again when that is over.")
+
+
+def _heal(path: Path) -> None:
+    """Cut off a line that a kill tore, so that the next one does not become part of it."""
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        os.truncate(path, len(whole))
+
+
+def _names(events: Sequence[Mapping[str, Any]], kind: str) -> tuple[str, ...]:
+    return tuple(event[kind] for event in events if kind in event)
+
+
+def _path(journals: Path, subject: str) -> Path:
+    return journals / f"{subject}.jsonl"
