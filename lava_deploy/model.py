@@ -10,34 +10,11 @@ NAME = re.compile(r"[a-z][a-z0-9-]*")
 NAME_LENGTH = 20
 # Words that are commands, components, or directories beside the instances.
 RESERVED_NAMES = frozenset(
-    [
-        "all",
-        "backups",
-        "cache",
-        "code",
-        "components",
-        "current",
-        "default",
-        "deploy",
-        "dispatcher",
-        "host",
-        "instances",
-        "latest",
-        "lab",
-        "lava",
-        "localhost",
-        "master",
-        "publisher",
-        "root",
-        "scheduler",
-        "server",
-        "static",
-        "supervisor",
-        "system",
-        "web",
-        "worker",
-        "www",
-    ]
+    (
+        "all backups cache code components current default deploy dispatcher host instances "
+        "latest lab lava localhost master publisher root scheduler server static supervisor "
+        "system web worker www"
+    ).split()
 )
 
 WEB, PUBLISHER, SCHEDULER, DISPATCHER = COMPONENTS = ("web", "publisher", "scheduler", "dispatcher")
