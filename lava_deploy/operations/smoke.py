@@ -59,7 +59,7 @@ def _session(
 
 def _carry_out(doors: Doors, session: job.Session, text: str) -> job.Outcome:
     number = job.submit(doors.system, session, text)
-    job.follow(doors.system, session, number, doors.report.progress)
+    job.follow(doors.system, session, number, doors.report.note)
     return job.read_back(doors.web, session, number)
 
 

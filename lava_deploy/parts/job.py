@@ -226,8 +226,9 @@ def _tell(line: str, show: Callable[[str], None]) -> None:
         level, message = event["lvl"], event["msg"]
         if level == "results" and message["definition"] != "lava":
             show(f"{message['case']}: {message['result']}")
-        elif level in ("error", "exception"):
-            show(f"{level}: {_plain(message)}")
+        elif level in ("error", "exception") and _plain(message):
+            # of a Python traceback, what went wrong
+            show(f"{level}: {_plain(message).splitlines()[-1]}")
         elif level == "target" and _plain(message) and not ECHO.match(_plain(message)):
             show(f"guest: {_plain(message)}")
         elif phase := MAIN_ACTION.match(str(message)):

@@ -158,6 +158,7 @@ def test_a_job_left_behind_is_cancelled_when_it(looks, error, session):
         ("info", "start: 2 boot-image-retry (timeout 00:04:00) [common]", ["boot-image-retry"]),
         ("debug", "start: 2.1 execute-qemu (timeout 00:04:00) [common]", []),
         ("error", "no such file", ["error: no such file"]),
+        ("exception", "Traceback …:\n  line 1\nOSError: no\n", ["exception: OSError: no"]),
         (
             "results",
             {"definition": "0_smoke", "case": "kernel", "result": "pass"},
