@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lava_deploy.model import Database, Host
+    from lava_deploy.parts.services import Manager
     from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres
     from lava_deploy.report import Report
     from lava_deploy.system import System
     from lava_deploy.web import Web
+
+# Locks of what instances share on a host, held briefly; no instance can have such a name.
+CACHE_LOCK, ROUTE_LOCK = "host.cache", "host.route"
+SYSTEMD = Path("/run/systemd/system")
 
 
 @dataclass(frozen=True)
@@ -26,3 +32,14 @@ class Doors:
     playbook: Playbook
     web: Web
     report: Report
+
+    @property
+    def keeper(self) -> Manager:
+        """What keeps services running here: systemd where it is process 1, else the supervisor."""
+        if self.system.exists(SYSTEMD):
+            from lava_deploy.parts import systemd
+
+            return systemd
+        from lava_deploy.parts import supervisor
+
+        return supervisor

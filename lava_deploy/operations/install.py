@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import sources, templates
-from lava_deploy.errors import DeployError, Unreachable
+from lava_deploy import sources, steps
+from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Revision, name_faults
+from lava_deploy.operations import CACHE_LOCK, ROUTE_LOCK
+from lava_deploy.parts import (
+    configuration as configuration_file,
+)
 from lava_deploy.parts import (
     console,
     database,
+    device,
     facts,
     folders,
+    guest,
+    job,
     release,
     route,
     services,
@@ -20,13 +27,15 @@ from lava_deploy.parts import (
     tokens,
     user,
 )
-from lava_deploy.steps import Plan, Step, nothing
+from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-    from lava_deploy.model import Configuration, Instance
+    from lava_deploy.model import Built, Configuration
     from lava_deploy.operations import Doors
+    from lava_deploy.postgres import Postgres
 
 OPERATION = "install"
 GIGABYTE = 10**9
@@ -35,18 +44,21 @@ DISK_NEEDED = 3 * GIGABYTE
 # Measured: about 0.35 GB at rest with two web processes; a job in QEMU needs as much again.
 MEMORY_NEEDED = 1 * GIGABYTE
 SECONDS_TO_ANSWER = 60
+# bind(2) takes 108 bytes with the final zero; this is the longest name in the instance's run/
+SOCKET_PATH_LENGTH = 107
 
 
 @dataclass(frozen=True)
 class Request:
     """All that decides what an installation makes; a resumed one is rebuilt from it.
 
-    `label` names the release, `values` are those of instance.yaml without any secret.
+    `stamp` is the time as it stands in the release's label, `worker` the name of the dispatcher on
+    this host, `values` what instance.yaml says, without any secret.
     """
 
     name: str
     revision: Mapping[str, Any]
-    label: str
+    stamp: str
     worker: str
     admin: str = "admin"
     admin_mail: str = ""
@@ -56,43 +68,229 @@ class Request:
 def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     """Everything that stands in the way of an instance of that name, found without any change."""
     found = name_faults(name)
+    instance = doors.host.instance(name)
+    if not doors.system.is_directory(doors.host.instances):
+        found.append(f"{doors.host.instances} does not exist: run `lava-deploy setup` first")
     if found:
         return found
-    instance = doors.host.instance(name)
     if folders.exists(doors.system, instance):
         found.append(f"the name {name} is taken: {instance.root} exists")
     elif user.exists(doors.system, instance):
         found.append(f"the name {name} is taken: there is a system user or group {instance.user}")
+    if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
+        found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
-    found += _room(doors)
+    found += _room_faults(doors)
     try:
-        server = doors.postgres(database.located(doors.system, configuration.database))
-        found += database.faults(server, instance)
+        found += database.faults(_server(doors, configuration), instance)
     except Unreachable as error:
         found.append(str(error))
     return found
 
 
 def choose(doors: Doors, wanted: str, source: str) -> Revision:
-    """The revision an admin means. Raises UnknownRevision, Unreachable."""
+    """The revision an admin means. Raises UnknownRevision, Unreachable, UsageError."""
     return sources.find(doors.system, doors.host.cache, wanted, source)
 
 
-def prepare(doors: Doors, revision: Revision) -> release.Built:
-    """Fetch and build a revision into the cache, where it serves every instance of this host."""
-    built = release.cached(doors.system, doors.host.cache, revision)
-    if built:
-        return built
-    code = sources.fetch(doors.system, doors.host.cache, revision, doors.report.progress)
-    return release.build(doors.system, doors.host.cache, code, doors.report.progress)
+def worker_name(doors: Doors) -> str:
+    """The name under which this host's dispatcher registers: the host's own."""
+    return doors.system.run(["uname", "-n"]).stdout.strip()
+
+
+def resolvable_name(doors: Doors, name: str) -> str:
+    """A host name for an instance that other machines can resolve, '' if this host knows none."""
+    try:
+        whole = doors.system.run(["hostname", "--fqdn"]).stdout.strip().lower()
+    except CommandFailed:
+        return ""
+    candidate = f"{name}.{whole}"
+    known = doors.system.run(["getent", "hosts", candidate], check=False).status == 0
+    return candidate if "." in whole and known else ""
+
+
+def prepare(doors: Doors, revision: Revision) -> Built:
+    """Fetch and build a revision into the cache, where it serves every instance of this host.
+
+    All downloads come first: a network that fails leaves nothing but the cache.
+    """
+    host, system = doors.host, doors.system
+    with steps.locked(host.locks, CACHE_LOCK, f"build of {revision.version}", patience=900):
+        built = release.cached(system, host.cache, revision)
+        if built:
+            return built
+        code = sources.fetch(system, host.cache, revision, doors.report.progress)
+        return release.build(system, host.cache, code, doors.report.progress)
+
+
+def prepare_guest(doors: Doors) -> None:
+    """Build the image of the virtual device into the cache."""
+    guest.make(doors.system, doors.host)
 
 
 def plan(doors: Doors, request: Request, configuration: Configuration) -> Plan:
     """The steps that make an instance, and unmake it."""
     making = _Making(doors, request, configuration)
-    return Plan(
-        OPERATION,
-        request.name,
-        tuple(making.steps()),
-        decisions=asdict(request),
-    )
+    return Plan(OPERATION, request.name, making.steps(), decisions=asdict(request))
+
+
+class _Making:
+    """The pieces of an installation, as callables without arguments for its steps."""
+
+    def __init__(self, doors: Doors, request: Request, configuration: Configuration) -> None:
+        self.doors, self.request, self.configuration = doors, request, configuration
+        self.system = doors.system
+        self.instance = doors.host.instance(request.name)
+        self.revision = Revision(**request.revision)
+        self.label = release.label(request.stamp, self.revision.version)
+
+    def steps(self) -> tuple[Step, ...]:
+        system, instance = self.system, self.instance
+        return (
+            Step(
+                f"make the system user {instance.user}",
+                lambda: user.make(system, instance),
+                lambda: user.remove(system, instance),
+            ),
+            Step(
+                f"make the directories in {instance.root}",
+                self.make_folders,
+                lambda: folders.remove(system, instance),
+            ),
+            Step(
+                f"build LAVA {self.revision.version}",
+                self.make_release,
+                lambda: release.remove(system, instance, self.label),
+            ),
+            Step(
+                f"make the database {instance.database}",
+                self.make_database,
+                lambda: database.remove(self.server, instance),
+            ),
+            Step("write the settings", self.write_settings),
+            Step("fill the database", self.fill_database),
+            Step("start the services", self.start_services, self.remove_services),
+            Step("open the route", self.open_route, self.close_route),
+            Step("register the instance", self.register, self.unregister),
+        )
+
+    @property
+    def server(self) -> Postgres:
+        return _server(self.doors, self.configuration)
+
+    def make_folders(self) -> None:
+        folders.make(self.system, self.instance)
+        configuration_file.make(self.system, self.instance, self.configuration)
+
+    def make_release(self) -> None:
+        built = prepare(self.doors, self.revision)
+        if not release.exists(self.system, self.instance, self.label):
+            release.make(self.system, self.instance, self.label, built)
+        release.switch(self.system, self.instance, self.label)
+
+    def make_database(self) -> None:
+        settings.make_secrets(self.system, self.instance)
+        password = settings.database_password(self.system, self.instance)
+        database.make(self.server, self.instance, password)
+
+    def write_settings(self) -> None:
+        server = database.located(self.system, self.configuration.database)
+        settings.make(self.system, self.instance, self.configuration, server)
+
+    def fill_database(self) -> None:
+        """Tables, accounts, worker and device, in one process of LAVA's."""
+        actions = [{"action": "migrate"}, {"action": "forget_example_worker"}, *self.accounts()]
+        if self.configuration.components.dispatcher:
+            token = tokens.make(self.system, self.instance.worker_token)
+            worker = self.request.worker
+            actions.append({"action": "worker", "name": worker, "token": token.reveal()})
+            device.make(self.system, self.instance, guest.make(self.system, self.doors.host))
+            actions += device.registration(worker)
+        built = release.of(self.system, self.instance, self.label)
+        console.ask(self.system, self.instance, built, actions)
+
+    def accounts(self) -> list[dict[str, Any]]:
+        """The first admin, the user of smoke jobs, and the name in the links of mails."""
+        password = tokens.make(self.system, self.instance.admin_password)
+        token = tokens.make(self.system, self.instance.client_token)
+        return [
+            {
+                "action": "superuser",
+                "name": self.request.admin,
+                "mail": self.request.admin_mail,
+                "password": password.reveal(),
+            },
+            {"action": "submitter", "name": job.USER},
+            {
+                "action": "api_token",
+                "user": job.USER,
+                "description": "smoke jobs of lava-deploy",
+                "secret": token.reveal(),
+            },
+            {
+                "action": "site",
+                "domain": self.configuration.route.hostname,
+                "name": self.instance.name,
+            },
+        ]
+
+    def start_services(self) -> None:
+        built = release.of(self.system, self.instance, self.label)
+        keeper = self.doors.keeper
+        services.make(
+            self.system,
+            keeper,
+            self.doors.web,
+            self.instance,
+            built,
+            self.configuration,
+            self.request.worker,
+        )
+        services.start(self.system, keeper, self.doors.web, self.instance, self.configuration)
+
+    def remove_services(self) -> None:
+        services.remove(self.system, self.doors.keeper, self.doors.web, self.instance)
+
+    def open_route(self) -> None:
+        with steps.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+            route.make(self.system, self.instance, self.configuration.route)
+        url = f"http://{self.configuration.route.hostname}/v1/healthz/"
+        self.doors.web.wait(url, SECONDS_TO_ANSWER)
+
+    def close_route(self) -> None:
+        with steps.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+            route.remove(self.system, self.instance)
+
+    def register(self) -> None:
+        """Remember what no file of the instance says; from here on, `list` shows it."""
+        server = database.located(self.system, self.configuration.database)
+        facts.remember(
+            self.system,
+            self.instance,
+            revision=dict(self.request.revision),
+            admin=self.request.admin,
+            worker=self.request.worker,
+            database=asdict(server),
+        )
+        texts: dict[Path, str] = route.texts(self.instance, self.configuration.route)
+        facts.remember_texts(self.system, self.instance, texts)
+
+    def unregister(self) -> None:
+        self.system.remove(self.instance.facts)
+
+
+def _server(doors: Doors, configuration: Configuration) -> Postgres:
+    return doors.postgres(database.located(doors.system, configuration.database))
+
+
+def _room_faults(doors: Doors) -> list[str]:
+    """Too little disk or memory, with the figures."""
+    disk, memory = doors.system.free_space(doors.host.instances), doors.system.free_memory()
+    found = []
+    for what, have, need in (("disk", disk, DISK_NEEDED), ("memory", memory, MEMORY_NEEDED)):
+        if have < need:
+            found.append(
+                f"an instance needs {need / GIGABYTE:.0f} GB of {what}, "
+                f"{have / GIGABYTE:.1f} GB are free"
+            )
+    return found
