@@ -1,0 +1,134 @@
+"""The shape of the code, as CONTRIBUTING.rst draws it: who imports whom, how long files are."""
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import machine
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "lava_deploy"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FILE_LENGTH = 400
+
+DOORS = {"system", "postgres", "playbook", "web"}
+MAY_IMPORT = {
+    "cli": {"cli", "config", "operations", "report", "steps", "model", "errors", *DOORS},
+    "operations": {"parts", "sources", "steps", "playbook", "model", "errors"},
+    "parts": {"templates", "model", "errors"},
+    "sources": {"model", "errors"},
+    "model": set(),
+    "errors": set(),
+}
+ANY_OTHER_MAY_IMPORT = {"model", "errors"}
+# The one module that may use what leads out of the process, or to the terminal.
+ONLY_IN = {
+    "subprocess": "system",
+    "shutil": "system",
+    "fabric": "system",
+    "psycopg2": "postgres",
+    "ansible_runner": "playbook",
+    "urllib.request": "web",
+    "http.client": "web",
+    "socket": "web",
+    "xmlrpc": "web",
+    "requests": "web",
+    "click": "cli",
+}
+SOURCE_ENDINGS = {".py", ".yml", ".yaml", ".j2", ".sh", ".rst", ".cfg", ".toml", ".conf", ""}
+NOT_OURS = {"LICENSE", "build", "dist"}
+
+
+def place(path: Path) -> str:
+    """The place of a module in the house: `cli` for lava_deploy/cli/context.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that are imported when the code runs; what only types need does not count."""
+    for node in running(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from running(child)
+
+
+def ours(path: Path) -> Iterator[list[str]]:
+    """The modules of this package that a module imports, without the package's name."""
+    for name in imports(path):
+        first, *rest = name.split(".")
+        if first == "lava_deploy" and rest != ["__version__"]:
+            yield rest
+
+
+def texts() -> Iterator[Path]:
+    """Every text file of the project."""
+    for path in ROOT.rglob("*"):
+        below = path.relative_to(ROOT).parts
+        hidden = any(part.startswith(".") and part != ".ci" for part in below)
+        generated = "__pycache__" in below or any(part.endswith(".egg-info") for part in below)
+        if hidden or generated or below[0] in NOT_OURS or path.suffix not in SOURCE_ENDINGS:
+            continue
+        if path.is_file():
+            yield path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_its_place_may(path: Path) -> None:
+    allowed = MAY_IMPORT.get(place(path), ANY_OTHER_MAY_IMPORT)
+    wrong = {".".join(name) for name in ours(path) if name[0] not in allowed}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_leads_out_of_the_process_is_imported_in_one_module(path: Path) -> None:
+    wrong = {
+        name
+        for name in imports(path)
+        for door, only in ONLY_IN.items()
+        if f"{name}.".startswith(f"{door}.") and place(path) != only
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_report_prints(path: Path) -> None:
+    calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+    assert place(path) == "report" or prints == []
+
+
+def test_no_file_is_longer_than_can_be_overlooked() -> None:
+    long = {
+        str(path.relative_to(ROOT)): length
+        for path in texts()
+        if path.suffix != ".rst" and (length := len(path.read_text().splitlines())) > FILE_LENGTH
+    }
+    assert long == {}
+
+
+def test_no_package_registry_is_named() -> None:
+    hosts = {endpoint.rpartition(":")[0] for endpoint in machine.registries()}
+    named = [
+        f"{path.relative_to(ROOT)}: {host}"
+        for path in texts()
+        for host in hosts
+        if host in path.read_text()
+    ]
+    assert named == []
