@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Locks of what instances share on a host, held briefly; no instance can have such a name.
 CACHE_LOCK, ROUTE_LOCK = "host.cache", "host.route"
+# How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
+STAMP = "%Y-%m-%dT%H-%M-%SZ"
 SYSTEMD = Path("/run/systemd/system")
 
 

@@ -30,12 +30,14 @@ from lava_deploy.parts import (
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from lava_deploy.model import Built, Configuration
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
+
+    AddPackages = Callable[[Sequence[str]], None]
 
 OPERATION = "install"
 GIGABYTE = 10**9
@@ -109,10 +111,11 @@ def resolvable_name(doors: Doors, name: str) -> str:
     return candidate if "." in whole and known else ""
 
 
-def prepare(doors: Doors, revision: Revision) -> Built:
+def prepare(doors: Doors, revision: Revision, add_packages: AddPackages) -> Built:
     """Fetch and build a revision into the cache, where it serves every instance of this host.
 
-    All downloads come first: a network that fails leaves nothing but the cache.
+    All downloads come first: a network that fails leaves nothing but the cache. `add_packages` is
+    called for a release that has to compile something.
     """
     host, system = doors.host, doors.system
     with steps.locked(host.locks, CACHE_LOCK, f"build of {revision.version}", patience=900):
@@ -120,6 +123,8 @@ def prepare(doors: Doors, revision: Revision) -> Built:
         if built:
             return built
         code = sources.fetch(system, host.cache, revision, doors.report.progress)
+        if code.build_packages:
+            add_packages(code.build_packages)
         return release.build(system, host.cache, code, doors.report.progress)
 
 
@@ -128,17 +133,26 @@ def prepare_guest(doors: Doors) -> None:
     guest.make(doors.system, doors.host)
 
 
-def plan(doors: Doors, request: Request, configuration: Configuration) -> Plan:
+def plan(
+    doors: Doors, request: Request, configuration: Configuration, add_packages: AddPackages
+) -> Plan:
     """The steps that make an instance, and unmake it."""
-    making = _Making(doors, request, configuration)
+    making = _Making(doors, request, configuration, add_packages)
     return Plan(OPERATION, request.name, making.steps(), decisions=asdict(request))
 
 
 class _Making:
     """The pieces of an installation, as callables without arguments for its steps."""
 
-    def __init__(self, doors: Doors, request: Request, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        request: Request,
+        configuration: Configuration,
+        add_packages: AddPackages,
+    ) -> None:
         self.doors, self.request, self.configuration = doors, request, configuration
+        self.add_packages = add_packages
         self.system = doors.system
         self.instance = doors.host.instance(request.name)
         self.revision = Revision(**request.revision)
@@ -183,7 +197,7 @@ class _Making:
         configuration_file.make(self.system, self.instance, self.configuration)
 
     def make_release(self) -> None:
-        built = prepare(self.doors, self.revision)
+        built = prepare(self.doors, self.revision, self.add_packages)
         if not release.exists(self.system, self.instance, self.label):
             release.make(self.system, self.instance, self.label, built)
         release.switch(self.system, self.instance, self.label)

@@ -1,0 +1,85 @@
+"""Starts and stops what an instance runs, shows its logs, and opens its management commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lava_deploy.errors import DeployError, UsageError
+from lava_deploy.model import WEB
+from lava_deploy.parts import console, release, services
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lava_deploy.model import Configuration, Instance, Release
+    from lava_deploy.operations import Doors
+
+SECONDS_TO_ANSWER = 60
+
+
+def start(
+    doors: Doors, instance: Instance, configuration: Configuration, component: str = ""
+) -> None:
+    """Start an instance, or one component of it, and wait until its pages answer."""
+    _check(configuration, component)
+    services.start(doors.system, doors.keeper, doors.web, instance, configuration, component)
+    if component in ("", WEB):
+        _await(doors, configuration)
+
+
+def stop(
+    doors: Doors, instance: Instance, configuration: Configuration, component: str = ""
+) -> None:
+    """Stop an instance, or one component of it; jobs that are running go on."""
+    _check(configuration, component)
+    services.stop(doors.system, doors.keeper, doors.web, instance, configuration, component)
+
+
+def restart(
+    doors: Doors, instance: Instance, configuration: Configuration, component: str = ""
+) -> None:
+    """Restart an instance, or one component of it; requests wait meanwhile."""
+    _check(configuration, component)
+    services.restart(doors.system, doors.keeper, doors.web, instance, configuration, component)
+    if component in ("", WEB):
+        _await(doors, configuration)
+
+
+def manage(doors: Doors, instance: Instance, arguments: Sequence[str]) -> int:
+    """Run a management command of LAVA's on the admin's terminal; return its exit status."""
+    return console.manage(doors.system, instance, _release(doors, instance), arguments)
+
+
+def logs(
+    doors: Doors,
+    instance: Instance,
+    configuration: Configuration,
+    component: str,
+    lines: int,
+    follow: bool,
+) -> int:
+    """Show the last lines of the logs, and go on with new ones if asked to."""
+    _check(configuration, component)
+    wanted = services.of(doors.system, instance, configuration, component)
+    command = doors.keeper.logs(instance, wanted, lines, follow=follow)
+    return doors.system.attach(command)
+
+
+def _release(doors: Doors, instance: Instance) -> Release:
+    current = release.current(doors.system, instance)
+    if current is None:
+        raise DeployError(f"{instance.name} has no release: {instance.current} leads nowhere")
+    return current
+
+
+def _check(configuration: Configuration, component: str) -> None:
+    """Raises UsageError for a component that is switched off."""
+    if component and component != WEB and not getattr(configuration.components, component):
+        raise UsageError(
+            f"the {component} is switched off",
+            hint=f"components.{component} in instance.yaml, then `lava-deploy apply`.",
+        )
+
+
+def _await(doors: Doors, configuration: Configuration) -> None:
+    doors.web.wait(f"http://{configuration.route.hostname}/v1/healthz/", SECONDS_TO_ANSWER)

@@ -1,0 +1,112 @@
+"""What there is on this host, asked of the machine itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from lava_deploy.errors import Unreachable
+from lava_deploy.model import Database
+from lava_deploy.operations import STAMP
+from lava_deploy.parts import facts, release, services
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lava_deploy.model import Configuration, Instance, ServiceState
+    from lava_deploy.operations import Doors
+
+SECONDS_TO_PROBE = 10
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One instance as it is now.
+
+    `answers` is the HTTP status of its health page through its route, 0 without any answer;
+    `snapshot_age` is in seconds, None without a snapshot; `smoke` is the last smoke job's outcome.
+    """
+
+    name: str
+    version: str
+    source: str
+    url: str
+    components: Mapping[str, ServiceState]
+    snapshot_age: int | None
+    smoke: Mapping[str, Any]
+    answers: int = 0
+
+    @property
+    def running(self) -> bool:
+        return all(state.running for state in self.components.values())
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes on disk; those of `code` are shared with other instances of the same release."""
+
+    code: int
+    database: int
+    media: int
+    logs: int
+
+
+def names(doors: Doors) -> list[str]:
+    """The instances of this host; one that is just being made is not among them yet."""
+    found = doors.system.names(doors.host.instances)
+    return [name for name in found if facts.exists(doors.system, doors.host.instance(name))]
+
+
+def overview(
+    doors: Doors, instance: Instance, configuration: Configuration, now: datetime
+) -> Overview:
+    """What `list` tells of an instance, without asking its server."""
+    current = release.current(doors.system, instance)
+    known = facts.read(doors.system, instance)
+    return Overview(
+        name=instance.name,
+        version=current.version if current else "",
+        source=current.source if current else "",
+        url=f"http://{configuration.route.hostname}/",
+        components=services.states(
+            doors.system, doors.keeper, doors.web, instance, configuration
+        ),
+        snapshot_age=_snapshot_age(doors, instance, now),
+        smoke=known.get("smoke", {}),
+    )
+
+
+def answers(doors: Doors, configuration: Configuration) -> int:
+    """The HTTP status of the health page as people reach it, 0 without any answer."""
+    try:
+        return doors.web.status(f"http://{configuration.route.hostname}/v1/healthz/")
+    except Unreachable:
+        return 0
+
+
+def sizes(doors: Doors, instance: Instance) -> Sizes:
+    """What the instance takes on disk. Raises Unreachable when its database does not answer."""
+    server = doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
+    return Sizes(
+        code=doors.system.size(instance.releases),
+        database=server.size(instance.database),
+        media=doors.system.size(instance.media),
+        logs=doors.system.size(instance.log),
+    )
+
+
+def admin(doors: Doors, instance: Instance) -> str:
+    """The name of the first superuser."""
+    return facts.read(doors.system, instance)["admin"]
+
+
+def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None:
+    """Seconds since the newest whole snapshot was begun; its name is that time."""
+    newest = None
+    for name in doors.system.names(doors.host.backups / instance.name):
+        try:
+            newest = datetime.strptime(name, STAMP).replace(tzinfo=UTC)
+        except ValueError:  # `latest`, or one that is being made
+            continue
+    return int((now - newest).total_seconds()) if newest else None
