@@ -1,5 +1,6 @@
 """Renders the files of instance_templates/: strictly, without clock or chance."""
 
+import shlex
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,8 +14,8 @@ def source(name: str) -> str:
     return files("lava_deploy.instance_templates").joinpath(name).read_text(encoding="utf-8")
 
 
-def render(name: str, **values: Any) -> str:
-    """A template of instance_templates/ filled in. Raises jinja2.UndefinedError for a missing value."""
+def render(name: str, /, **values: Any) -> str:
+    """A template of instance_templates/ filled in. Raises UndefinedError for a missing value."""
     return _environment().get_template(name).render(**values)
 
 
@@ -25,10 +26,12 @@ def dump(values: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(source),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["quoted"] = lambda text: shlex.quote(str(text))
+    return environment

@@ -1,0 +1,40 @@
+# ruff: noqa: F403, F405
+"""Settings of one instance: LAVA's defaults, then etc/settings.d, then etc/secrets.yaml.
+
+LAVA's own `lava_server.settings.prod` would read /etc/lava-server, which is another LAVA's.
+"""
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+import yaml
+from lava_server.settings.common import *
+from lava_server.settings.common import INSTALLED_APPS, update
+
+LAVA_SITE_ETC = Path(os.environ["LAVA_SITE_ETC"])
+
+LOGGING = None
+_files = sorted((LAVA_SITE_ETC / "settings.d").glob("*.yaml"))
+for _file in [*_files, LAVA_SITE_ETC / "secrets.yaml"]:
+    globals().update(yaml.safe_load(_file.read_text(encoding="utf-8")) or {})
+_logs_are_ours = LOGGING is None
+
+# A name of ours, so that the password stands in no other file.
+DATABASES["default"]["PASSWORD"] = DATABASE_PASSWORD
+
+# The virtualenv lies in the release, beside the release's static files.
+STATIC_ROOT = str(Path(sys.prefix).parent / "static")
+_site_packages = Path(sysconfig.get_path("purelib"))
+DEVICE_TYPES_PATHS = [
+    str(LAVA_SITE_ETC / "device-types"),
+    str(_site_packages / "usr/share/lava-server/device-types"),
+]
+
+INSTALLED_APPS = [*INSTALLED_APPS, "lava_site.LavaSite"]
+globals().update(update(globals()))
+
+if _logs_are_ours:
+    # Standard error reaches the journal, or the supervisor's rotated files.
+    LOGGING["handlers"]["logfile"] = {"class": "logging.StreamHandler", "formatter": "lava"}

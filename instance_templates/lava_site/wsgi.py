@@ -1,0 +1,26 @@
+"""LAVA's application, with the path normalised and the permanent worker location in front."""
+
+from django.conf import settings
+from lava_server.wsgi import application as lava
+
+INTERNAL = "/scheduler/internal/v1/"
+MOUNT = "/" + settings.MOUNT_POINT.strip("/") if settings.MOUNT_POINT.strip("/") else ""
+WORKERS = settings.LAVA_SITE_WORKER_LOCATION
+
+
+def application(environ, start_response):
+    """Serve a request by its whole path, whatever a client says about SCRIPT_NAME.
+
+    LAVA decides by the whole path whether a login is required but dispatches by PATH_INFO, and old
+    gunicorns take SCRIPT_NAME from a header of the request. So nothing may be left in SCRIPT_NAME.
+    """
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    if path == WORKERS or path.startswith(WORKERS + "/"):
+        path = path[len(WORKERS) :]
+        if not path.startswith(INTERNAL):
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"Only the interface for workers is here.\n"]
+        path = MOUNT + path
+    environ["SCRIPT_NAME"] = ""
+    environ["PATH_INFO"] = path
+    return lava(environ, start_response)

@@ -1,0 +1,293 @@
+"""The processes of an instance: which there are, how each is started, and their common verbs.
+
+What looks after processes (`parts.systemd`, `parts.supervisor`) is handed in as `manager`. Every
+process is started by a launcher, a script that names the release's real path: to change the release
+is to rewrite launchers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from lava_deploy import templates
+from lava_deploy.model import (
+    COMPONENTS,
+    DISPATCHER,
+    PUBLISHER,
+    SCHEDULER,
+    SLOTS,
+    WEB,
+    Service,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lava_deploy.model import Configuration, Instance, Release, ServiceState
+    from lava_deploy.system import System
+    from lava_deploy.web import Web
+
+# Outlives every release, as the sockets it may hold do.
+SYSTEM_PYTHON = "/usr/bin/python3"
+HOLDER = "sockets"
+PROCESSES = Path("/proc")
+
+
+class Manager(Protocol):
+    """What keeps processes running: the functions of parts.systemd and of parts.supervisor."""
+
+    def install(
+        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
+    ) -> None: ...
+    def remove(self, system: System, web: Web, instance: Instance) -> None: ...
+    def start_all(self, system: System, web: Web, instance: Instance) -> None: ...
+    def stop_all(self, system: System, web: Web, instance: Instance) -> None: ...
+    def start(
+        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
+    ) -> None: ...
+    def stop(
+        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
+    ) -> None: ...
+    def restart(
+        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
+    ) -> None: ...
+    def states(
+        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
+    ) -> dict[str, ServiceState]: ...
+
+
+def of(
+    system: System, instance: Instance, configuration: Configuration, component: str = ""
+) -> tuple[Service, ...]:
+    """The services of an instance, or of one component: those that should be running."""
+    chosen = configuration.components
+    on = {
+        WEB: True,
+        PUBLISHER: chosen.publisher,
+        SCHEDULER: chosen.scheduler,
+        DISPATCHER: chosen.dispatcher,
+    }
+    wanted = [component] if component else COMPONENTS
+    return tuple(_service(instance, slot(system, instance), one) for one in wanted if on[one])
+
+
+def slot(system: System, instance: Instance) -> str:
+    """Which of the two web servers serves, `a` or `b`: a link beside the launchers says it."""
+    name = system.target(instance.launchers / WEB)
+    return name.removeprefix(f"{WEB}-") if name else SLOTS[0]
+
+
+def texts(
+    instance: Instance, release: Release, configuration: Configuration, worker: str
+) -> dict[Path, str]:
+    """The launchers, of both web servers and of components that are off as well.
+
+    `worker` is the name under which the dispatcher of this host is registered.
+    """
+    launchers = [
+        _launcher(instance, release, _service(instance, one, WEB), _web(release, instance))
+        for one in SLOTS
+    ]
+    commands = {
+        PUBLISHER: _module(release, "lava_site.publisher", *_daemon(instance)),
+        SCHEDULER: _module(
+            release,
+            *("django", "lava-scheduler", *_daemon(instance)),
+            *("--event-url", f"ipc://{instance.events}"),
+        ),
+        DISPATCHER: _worker(release, instance, worker),
+    }
+    for component, command in commands.items():
+        service = _service(instance, SLOTS[0], component)
+        launchers.append(_launcher(instance, release, service, command))
+    return dict([*launchers, _holder(instance)])
+
+
+def exists(system: System, instance: Instance) -> bool:
+    return bool(system.names(instance.launchers))
+
+
+def make(
+    system: System,
+    manager: Manager,
+    web: Web,
+    instance: Instance,
+    release: Release,
+    configuration: Configuration,
+    worker: str,
+) -> None:
+    """Write the launchers and have the services started at every boot; start nothing yet."""
+    change(system, instance, texts(instance, release, configuration, worker))
+    if not system.target(instance.launchers / WEB):
+        system.link(instance.launchers / WEB, f"{WEB}-{SLOTS[0]}")
+    # the group of the web server comes from the directory, as the user is no member of it
+    system.make_directory(instance.runs, 0o2750, instance.user, "www-data")
+    manager.install(system, web, instance, of(system, instance, configuration))
+
+
+def change(system: System, instance: Instance, wanted: Mapping[Path, str | None]) -> None:
+    """Give launchers these texts; those with None are removed."""
+    for path, text in wanted.items():
+        if text is None:
+            system.remove(path)
+        else:
+            system.write(path, text, mode=0o750, group=instance.user)
+
+
+def remove(system: System, manager: Manager, web: Web, instance: Instance) -> None:
+    """Stop all services, end the jobs that are running, and forget the services."""
+    manager.remove(system, web, instance)
+    end_jobs(system, instance)
+    for name in system.names(instance.launchers):
+        system.remove(instance.launchers / name)
+
+
+def start(
+    system: System,
+    manager: Manager,
+    web: Web,
+    instance: Instance,
+    configuration: Configuration,
+    component: str = "",
+) -> None:
+    """Start the instance, or one component of it."""
+    if component:
+        manager.start(system, web, instance, of(system, instance, configuration, component))
+    else:
+        manager.start_all(system, web, instance)
+
+
+def stop(
+    system: System,
+    manager: Manager,
+    web: Web,
+    instance: Instance,
+    configuration: Configuration,
+    component: str = "",
+) -> None:
+    """Stop the instance, or one component of it. Jobs that are running go on, as upstream's do."""
+    if component:
+        manager.stop(system, web, instance, of(system, instance, configuration, component))
+    else:
+        manager.stop_all(system, web, instance)
+
+
+def restart(
+    system: System,
+    manager: Manager,
+    web: Web,
+    instance: Instance,
+    configuration: Configuration,
+    component: str = "",
+) -> None:
+    """Restart the services; the listening sockets stay, so that requests wait."""
+    manager.restart(system, web, instance, of(system, instance, configuration, component))
+
+
+def states(
+    system: System, manager: Manager, web: Web, instance: Instance, configuration: Configuration
+) -> dict[str, ServiceState]:
+    """How each component fares that should be running."""
+    wanted = of(system, instance, configuration)
+    found = manager.states(system, web, instance, wanted)
+    return {service.component: found[service.name] for service in wanted}
+
+
+def loaded(system: System, instance: Instance, name: str) -> int:
+    """How many processes of a web server (`web-a`) have loaded LAVA and serve."""
+    marks = [mark for mark in system.names(instance.runs) if mark.endswith(".ready")]
+    return sum(mark.startswith(f"{name}.") for mark in marks)
+
+
+def end_jobs(system: System, instance: Instance) -> None:
+    """End what lava-run processes there are of this instance's worker, with their QEMUs."""
+    inside = f"--output-dir={instance.worker_directory}/"
+    for process in system.names(PROCESSES):
+        if process.isdigit() and inside in _command_line(system, process):
+            # lava-run leads a process group of its own: lava_dispatcher/worker.py, start_job
+            system.run(["kill", "-KILL", "--", f"-{process}"], check=False)
+
+
+def _command_line(system: System, process: str) -> str:
+    try:
+        return system.read(PROCESSES / process / "cmdline").replace("\0", " ")
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
+def _service(instance: Instance, slot: str, component: str) -> Service:
+    name = f"{WEB}-{slot}" if component == WEB else component
+    user = "root" if component == DISPATCHER else instance.user
+    socket = component if component in (WEB, PUBLISHER) else ""
+    return Service(component, name, user, socket)
+
+
+def _web(release: Release, instance: Instance) -> list[str]:
+    gunicorn = ["--config", str(instance.site / "lava_site/gunicorn.conf.py"), "lava_site.wsgi"]
+    return _module(release, "gunicorn", *gunicorn)
+
+
+def _daemon(instance: Instance) -> list[str]:
+    """Options of LAVA's daemons: log to standard error, stay the user they are."""
+    return ["--level", "INFO", "--log-file", "-", "--user", instance.user, "--group", instance.user]
+
+
+def _module(release: Release, module: str, *options: str) -> list[str]:
+    # -P: the current directory is no place to import from
+    return [str(release.python), "-P", "-m", module, *options]
+
+
+def _worker(release: Release, instance: Instance, name: str) -> list[str]:
+    return [
+        *(str(release.python), str(release.programs / "lava-worker")),
+        *("--name", name, "--url", f"http://127.0.0.1{instance.worker_location}"),
+        *("--worker-dir", str(instance.worker_directory)),
+        *("--token-file", str(instance.worker_token)),
+        *("--log-file", "-", "--level", "INFO"),
+    ]
+
+
+def _launcher(
+    instance: Instance, release: Release, service: Service, command: Sequence[str]
+) -> tuple[Path, str]:
+    if service.component == DISPATCHER:
+        environment = _workers_environment(instance, release)
+    else:
+        environment = {**instance.environment(release), "LAVA_SITE_SERVICE": service.name}
+    text = templates.render(
+        "launcher.sh.j2",
+        instance=instance,
+        name=service.name,
+        # what the dispatcher writes is served to boards by TFTP, NFS and Apache
+        umask="0022" if service.component == DISPATCHER else "0027",
+        environment=environment,
+        command=command,
+        take=[*_sockets(instance, "take"), service.socket] if service.socket else [],
+    )
+    return instance.launchers / service.name, text
+
+
+def _workers_environment(instance: Instance, release: Release) -> dict[str, str]:
+    """The worker finds lava-run, and lava-run the host's tools, through PATH."""
+    search = f"{release.programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": search, "HOME": str(instance.worker_directory), "LANG": "C.UTF-8"}
+
+
+def _holder(instance: Instance) -> tuple[Path, str]:
+    """The launcher of what holds the listening sockets on hosts without systemd."""
+    text = templates.render(
+        "launcher.sh.j2",
+        instance=instance,
+        name="the holder of the listening sockets",
+        umask="0027",
+        environment={},
+        command=[*_sockets(instance, "hold"), WEB, PUBLISHER],
+        take=[],
+    )
+    return instance.launchers / HOLDER, text
+
+
+def _sockets(instance: Instance, verb: str) -> list[str]:
+    script = instance.site / "lava_site/sockets.py"
+    return [SYSTEM_PYTHON, "-I", str(script), verb, str(instance.runs)]

@@ -1,0 +1,222 @@
+"""Services of instances on hosts without systemd: one supervisor daemon, one group per instance.
+
+It lies in a virtualenv of its own, so that no change of lava-deploy or of a release touches it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lava_deploy import templates
+from lava_deploy.errors import Unreachable
+from lava_deploy.model import DISPATCHER, Service, ServiceState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lava_deploy.model import Host, Instance
+    from lava_deploy.system import System
+    from lava_deploy.web import Supervisor, Web
+
+REQUIREMENT = "supervisor==4.3.0"
+# The holder of the listening sockets comes first and goes last.
+HOLDER = "sockets"
+FIRST, LATER = 1, 10
+# supervisor.xmlrpc.Faults
+BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED = 10, 60, 70, 90
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A service as the supervisor knows it; the names of programs are the whole host's."""
+
+    program: str
+    service: Service
+    priority: int
+
+
+def text(instance: Instance, services: Sequence[Service]) -> str:
+    """The supervisor's file of an instance."""
+    held = [Service(HOLDER, HOLDER, instance.user)] if any(s.socket for s in services) else []
+    programs = [
+        _Program(_program(instance, service.name), service, priority)
+        for priority, some in ((FIRST, held), (LATER, services))
+        for service in some
+    ]
+    return templates.render(
+        "supervisor/programs.conf.j2", instance=instance, programs=programs, dispatcher=DISPATCHER
+    )
+
+
+def prepare(system: System, host: Host) -> None:
+    """Install the supervisor, from the package index; start nothing yet."""
+    for directory in (host.supervisor, host.supervisor / "programs"):
+        system.make_directory(directory)
+    if not system.exists(_programs_of(host) / "supervisord"):
+        environment = host.supervisor / "venv"
+        uv = [sys.executable, "-m", "uv"]
+        system.run([*uv, "venv", "--clear", "--python", "/usr/bin/python3", environment])
+        system.run([*uv, "pip", "install", "--python", environment, REQUIREMENT])
+    content = templates.render("supervisor/supervisord.conf.j2", directory=host.supervisor)
+    system.write(_configuration(host), content)
+
+
+def unprepare(system: System, host: Host) -> None:
+    """Stop and remove the supervisor, if no instance needs it any more."""
+    if system.names(host.supervisor / "programs"):
+        return
+    control = _programs_of(host) / "supervisorctl"
+    if system.exists(control):
+        system.run([control, "-c", _configuration(host), "shutdown"], check=False)
+    system.remove_tree(host.supervisor)
+
+
+def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    """Have these services started whenever the supervisor starts; start no new ones yet."""
+    prepare(system, instance.host)
+    # The supervisor writes here as root, so nobody else may.
+    system.make_directory(instance.log, 0o750, "root", instance.user)
+    path, wanted = _file(instance), text(instance, services)
+    if system.exists(path) and system.read(path) == wanted:
+        return
+    system.write(path, wanted)
+    if _is_running(web, instance.host) and _knows(web, instance):
+        _load(web, instance)
+
+
+def remove(system: System, web: Web, instance: Instance) -> None:
+    """Stop the instance and forget its services; the last instance takes the supervisor along."""
+    system.remove(_file(instance))
+    if _is_running(web, instance.host):
+        _unload(web, instance)
+    unprepare(system, instance.host)
+
+
+def start_all(system: System, web: Web, instance: Instance) -> None:
+    daemon = _daemon(system, web, instance.host)
+    if not _knows(web, instance):
+        _load(web, instance)
+    daemon.ask("startProcessGroup", instance.name)
+
+
+def stop_all(system: System, web: Web, instance: Instance) -> None:
+    if _is_running(web, instance.host):
+        _control(web, instance.host).ask("stopProcessGroup", instance.name, harmless=(BAD_NAME,))
+
+
+def start(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    daemon = _daemon(system, web, instance.host)
+    if not _knows(web, instance):
+        _load(web, instance)
+    holder = [Service(HOLDER, HOLDER, instance.user)] if any(s.socket for s in services) else []
+    for service in [*holder, *services]:
+        daemon.ask("startProcess", _full_name(instance, service), harmless=(ALREADY_STARTED,))
+
+
+def stop(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    if _is_running(web, instance.host):
+        daemon = _control(web, instance.host)
+        for service in services:
+            name = _full_name(instance, service)
+            daemon.ask("stopProcess", name, harmless=(NOT_RUNNING, BAD_NAME))
+
+
+def restart(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    """Restart services while their sockets are held; what was stopped is started."""
+    stop(system, web, instance, services)
+    start(system, web, instance, services)
+
+
+def states(
+    system: System, web: Web, instance: Instance, services: Sequence[Service]
+) -> dict[str, ServiceState]:
+    """How services fare, by their names."""
+    if not _is_running(web, instance.host):
+        return {
+            each.name: ServiceState(False, "the supervisor is not running") for each in services
+        }
+    daemon = _control(web, instance.host)
+    return {
+        service.name: _state(
+            daemon.ask("getProcessInfo", _full_name(instance, service), harmless=(BAD_NAME,))
+        )
+        for service in services
+    }
+
+
+def log_command(
+    instance: Instance, services: Sequence[Service], *, follow: bool, since: str, lines: int
+) -> list[str]:
+    """The command that shows the last lines that services said; files know no times (`since`)."""
+    files = [str(instance.log / f"{service.name}.log") for service in services]
+    return ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *files]
+
+
+def _state(shown: dict[str, Any] | None) -> ServiceState:
+    if shown is None:
+        return ServiceState(False, "not known to the supervisor")
+    words = f"{shown['statename'].lower()}, {shown['description']}".rstrip(", ")
+    return ServiceState(shown["statename"] == "RUNNING", words)
+
+
+def _daemon(system: System, web: Web, host: Host) -> Supervisor:
+    """The running daemon, started if it was not; it starts what is installed."""
+    if not _is_running(web, host):
+        # It returns when its socket listens.
+        system.run([_programs_of(host) / "supervisord", "-c", _configuration(host)])
+    return _control(web, host)
+
+
+def _control(web: Web, host: Host) -> Supervisor:
+    return web.supervisor(host.supervisor / "supervisor.sock")
+
+
+def _is_running(web: Web, host: Host) -> bool:
+    try:
+        _control(web, host).ask("getState")
+    except Unreachable:
+        return False
+    return True
+
+
+def _knows(web: Web, instance: Instance) -> bool:
+    """Whether the daemon has loaded the instance's group."""
+    processes = _control(web, instance.host).ask("getAllProcessInfo")
+    return any(each["group"] == instance.name for each in processes)
+
+
+def _load(web: Web, instance: Instance) -> None:
+    """Have the daemon take the instance's file as it is now; it starts what is in it."""
+    _unload(web, instance)
+    daemon = _control(web, instance.host)
+    daemon.ask("reloadConfig")
+    daemon.ask("addProcessGroup", instance.name, harmless=(ALREADY_ADDED,))
+
+
+def _unload(web: Web, instance: Instance) -> None:
+    daemon = _control(web, instance.host)
+    daemon.ask("stopProcessGroup", instance.name, harmless=(BAD_NAME,))
+    daemon.ask("removeProcessGroup", instance.name, harmless=(BAD_NAME,))
+
+
+def _programs_of(host: Host) -> Path:
+    return host.supervisor / "venv/bin"
+
+
+def _configuration(host: Host) -> Path:
+    return host.supervisor / "supervisord.conf"
+
+
+def _file(instance: Instance) -> Path:
+    return instance.host.supervisor / "programs" / f"{instance.name}.conf"
+
+
+def _program(instance: Instance, service: str) -> str:
+    return f"{instance.name}-{service}"
+
+
+def _full_name(instance: Instance, service: Service) -> str:
+    return f"{instance.name}:{_program(instance, service.name)}"

@@ -1,0 +1,190 @@
+"""Services of instances under systemd: template units shared by all, one target per instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lava_deploy import templates
+from lava_deploy.errors import PreflightFailed
+from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, WEB, ServiceState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lava_deploy.model import Host, Instance, Service
+    from lava_deploy.system import System
+    from lava_deploy.web import Web
+
+UNITS = Path("/etc/systemd/system")
+TARGET_TEMPLATE = "lava-deploy@.target"
+# The service that systemd starts when somebody connects while none is running.
+SOCKETS = {WEB: "web-a", PUBLISHER: PUBLISHER}
+# gunicorn's graceful_timeout is 30; LAVA's publisher waits 5 for its last events.
+SECONDS_TO_STOP = {"web-a": 40, "web-b": 40, PUBLISHER: 10, SCHEDULER: 20}
+HOMES = ("home", "root")
+PROPERTIES = ("Id", "ActiveState", "SubState", "StateChangeTimestamp", "NRestarts", "Result")
+
+
+def texts(host: Host) -> dict[Path, str]:
+    """The unit files, the same for all instances of a host."""
+    instances = host.instances
+    units = {
+        TARGET_TEMPLATE: templates.render("systemd/target.j2"),
+        f"lava-deploy-{DISPATCHER}@.service": templates.render(
+            "systemd/dispatcher.service.j2", instances=instances
+        ),
+    }
+    for socket, service in SOCKETS.items():
+        units[f"lava-deploy-{socket}@.socket"] = templates.render(
+            "systemd/socket.j2", instances=instances, socket=socket, service=service
+        )
+    for name, seconds in SECONDS_TO_STOP.items():
+        component = name.split("-")[0]
+        units[f"lava-deploy-{name}@.service"] = templates.render(
+            "systemd/server.service.j2",
+            instances=instances,
+            name=name,
+            socket=component if component in SOCKETS else "",
+            seconds_to_stop=seconds,
+            protect_home="read-only" if instances.parts[1] in HOMES else "yes",
+        )
+    return {UNITS / name: text for name, text in units.items()}
+
+
+def faults(system: System, host: Host) -> list[str]:
+    """What stands in the way of instances of this host: units that serve another directory."""
+    path = UNITS / f"lava-deploy-{DISPATCHER}@.service"
+    if not _instances(system) or f"ExecStart={host.instances}/%i/" in system.read(path):
+        return []
+    return [f"the units of this host's instances are for another directory than {host.instances}"]
+
+
+def prepare(system: System, host: Host) -> None:
+    """Write the unit files. Raises PreflightFailed when they serve another directory."""
+    found = faults(system, host)
+    if found:
+        raise PreflightFailed(found, hint="One machine has one directory of instances.")
+    changed = False
+    for path, text in texts(host).items():
+        if not system.exists(path) or system.read(path) != text:
+            system.write(path, text)
+            changed = True
+    if changed:
+        system.run(["systemctl", "daemon-reload"])
+
+
+def unprepare(system: System, host: Host) -> None:
+    """Remove the unit files, if no instance needs them any more."""
+    if not _instances(system):
+        for path in texts(host):
+            system.remove(path)
+        system.run(["systemctl", "daemon-reload"])
+
+
+def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    """Have these services started at every boot, and no others; start nothing yet."""
+    prepare(system, instance.host)
+    wanted = [_target(instance), *_units(instance, services)]
+    others = [unit for unit in _all(instance) if unit not in wanted]
+    system.run(["systemctl", "disable", "--quiet", "--now", *others])
+    system.run(["systemctl", "enable", "--quiet", *wanted])
+
+
+def remove(system: System, web: Web, instance: Instance) -> None:
+    """Stop the instance and forget its services; the last instance takes the unit files along."""
+    if any(system.exists(path) for path in texts(instance.host)):
+        system.run(["systemctl", "disable", "--quiet", "--now", *_all(instance)])
+        system.run(["systemctl", "reset-failed", *_all(instance)], check=False)
+        system.remove_tree(UNITS / f"{_target(instance)}.wants")
+    unprepare(system, instance.host)
+
+
+def start_all(system: System, web: Web, instance: Instance) -> None:
+    system.run(["systemctl", "start", _target(instance)])
+
+
+def stop_all(system: System, web: Web, instance: Instance) -> None:
+    system.run(["systemctl", "stop", _target(instance)])
+
+
+def start(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    system.run(["systemctl", "start", *_units(instance, services)])
+
+
+def stop(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    """Stop services and their sockets, so that nobody waits for an answer."""
+    system.run(["systemctl", "stop", *_units(instance, services)])
+
+
+def restart(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+    """Restart services while their sockets stay; what was stopped is started."""
+    system.run(["systemctl", "restart", *(_service(instance, each.name) for each in services)])
+
+
+def states(
+    system: System, web: Web, instance: Instance, services: Sequence[Service]
+) -> dict[str, ServiceState]:
+    """How services fare, by their names."""
+    units = [_service(instance, service.name) for service in services]
+    shown = system.run(["systemctl", "show", "--property", ",".join(PROPERTIES), *units]).stdout
+    found = [dict(_pair(line) for line in block.splitlines()) for block in shown.split("\n\n")]
+    by_unit = {each["Id"]: _state(each) for each in found if "Id" in each}
+    return {service.name: by_unit[unit] for service, unit in zip(services, units, strict=True)}
+
+
+def log_command(
+    instance: Instance, services: Sequence[Service], *, follow: bool, since: str, lines: int
+) -> list[str]:
+    """The command that shows what services said; `since` in the words of journalctl(1), or ''."""
+    return [
+        *("journalctl", "--quiet", "--no-pager", "--lines", "all" if since else str(lines)),
+        *(f"--unit={_service(instance, service.name)}" for service in services),
+        *(["--follow"] if follow else []),
+        *([f"--since={since}"] if since else []),
+    ]
+
+
+def _state(shown: dict[str, str]) -> ServiceState:
+    words = [shown["SubState"]]
+    if shown["StateChangeTimestamp"]:
+        words.append(f"since {shown['StateChangeTimestamp']}")
+    if shown["Result"] != "success":
+        words.append(f"after {shown['Result']}")
+    if shown["NRestarts"] not in ("", "0"):
+        words.append(f"restarted {shown['NRestarts']} times")
+    return ServiceState(shown["ActiveState"] == "active", ", ".join(words))
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition("=")
+    return key, value
+
+
+def _instances(system: System) -> list[str]:
+    """The names of the targets that are enabled: one for each instance."""
+    wanted = system.names(UNITS / "multi-user.target.wants")
+    prefix, suffix = TARGET_TEMPLATE.split("@")
+    return [name for name in wanted if name.startswith(f"{prefix}@") and name.endswith(suffix)]
+
+
+def _target(instance: Instance) -> str:
+    return f"lava-deploy@{instance.name}.target"
+
+
+def _service(instance: Instance, name: str) -> str:
+    return f"lava-deploy-{name}@{instance.name}.service"
+
+
+def _units(instance: Instance, services: Sequence[Service]) -> list[str]:
+    """The units of services, their sockets first."""
+    sockets = [
+        f"lava-deploy-{each.socket}@{instance.name}.socket" for each in services if each.socket
+    ]
+    return sockets + [_service(instance, service.name) for service in services]
+
+
+def _all(instance: Instance) -> list[str]:
+    """Every unit that an instance may have."""
+    names = [path.name for path in texts(instance.host)]
+    return [name.replace("@.", f"@{instance.name}.") for name in names]

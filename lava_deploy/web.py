@@ -1,0 +1,187 @@
+"""The door to web servers: probes, REST and XML-RPC, over the network or a unix socket.
+
+Nothing is redirected, and a proxy of the environment is not asked for addresses of this machine.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import xmlrpc.client
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lava_deploy.errors import CommandFailed, Unreachable
+from lava_deploy.model import Secret
+
+SECONDS = 30
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 1.0
+
+
+class Web:
+    """HTTP as lava-deploy needs it; every failure to get an answer is Unreachable."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` names the proxies for addresses elsewhere (`https_proxy` and such)."""
+        environment = environment or {}
+        names = {"http": "http_proxy", "https": "https_proxy"}
+        proxies = {kind: environment[name] for kind, name in names.items() if name in environment}
+        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
+        self._through = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _Stay)
+
+    def status(self, url: str, host_header: str = "", token: Secret | None = None) -> int:
+        """The status of an answer to GET, whatever it is. Raises Unreachable for no answer."""
+        return self._get(url, host_header, token)[0]
+
+    def json(self, url: str, token: Secret | None = None) -> Any:
+        """What a JSON resource says; `token` is one of LAVA's. Raises Unreachable if not 200."""
+        try:
+            return json.loads(self.text(url, token))
+        except ValueError as error:
+            raise Unreachable(f"{url} answers with something else than JSON: {error}") from error
+
+    def text(self, url: str, token: Secret | None = None) -> str:
+        """The text at a URL. Raises Unreachable if the status is not 200."""
+        status, body = self._get(url, "", token)
+        if status != http.client.OK:
+            raise Unreachable(f"{url} answers with status {status}", hint=_excerpt(body))
+        return body
+
+    def wait(self, url: str, seconds: float, host_header: str = "") -> None:
+        """Wait until a URL answers with status 200. Raises Unreachable with the last fault."""
+        self._wait(url, seconds, lambda: self.status(url, host_header))
+
+    def socket_status(self, path: Path, url: str = "/", host: str = "localhost") -> int:
+        """The status of an answer to GET that comes over a unix socket. Raises Unreachable."""
+        connection = _UnixConnection(path)
+        try:
+            connection.request("GET", url, headers={"Host": host, "Connection": "close"})
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"nobody answers on {path}: {error}") from error
+        finally:
+            connection.close()
+
+    def wait_socket(
+        self, path: Path, seconds: float, url: str = "/", host: str = "localhost"
+    ) -> None:
+        """Wait until a server on a unix socket answers with status 200. Raises Unreachable."""
+        self._wait(f"{path} {url}", seconds, lambda: self.socket_status(path, url, host))
+
+    def xmlrpc(self, url: str) -> xmlrpc.client.ServerProxy:
+        """The methods of an XML-RPC server; calls raise what xmlrpc.client raises."""
+        return xmlrpc.client.ServerProxy(url, allow_none=True)
+
+    def supervisor(self, path: Path) -> Supervisor:
+        """The supervisor daemon that listens on a unix socket."""
+        return Supervisor(path)
+
+    def _get(self, url: str, host_header: str, token: Secret | None) -> tuple[int, str]:
+        headers = {"Host": host_header} if host_header else {}
+        if token is not None:
+            headers["Authorization"] = f"Token {token.reveal()}"
+        asked = urllib.request.Request(url, headers=headers)
+        opener = self._direct if _is_local(url) else self._through
+        try:
+            with opener.open(asked, timeout=SECONDS) as answer:
+                return answer.status, answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code, answer.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(
+                f"{url} does not answer: {getattr(error, 'reason', error)}",
+                hint="Is the server running, and does its name resolve on this machine?",
+            ) from error
+
+    def _wait(self, what: str, seconds: float, ask: Any) -> None:
+        limit, pause, fault = time.monotonic() + seconds, FIRST_PAUSE, ""
+        while True:
+            try:
+                status = ask()
+                if status == http.client.OK:
+                    return
+                fault = f"it answers with status {status}"
+            except Unreachable as error:
+                fault = str(error)
+            if time.monotonic() > limit:
+                raise Unreachable(f"no good answer from {what} in {seconds:g} seconds: {fault}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+class Supervisor:
+    """The XML-RPC methods of a supervisor daemon."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def ask(self, method: str, *words: Any, harmless: tuple[int, ...] = ()) -> Any:
+        """Call `supervisor.METHOD`; None for a fault that is harmless to the caller.
+
+        The codes of faults are those of supervisor.xmlrpc.Faults. Raises Unreachable when there is
+        no daemon, CommandFailed for another fault. Each call has a new connection: supervisor's own
+        transport never recovers from a failed one.
+        """
+        server = xmlrpc.client.ServerProxy("http://localhost", _UnixTransport(self._path))
+        try:
+            return getattr(server, f"supervisor.{method}")(*words)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode in harmless:
+                return None
+            command = ["supervisorctl", method, *map(str, words)]
+            raise CommandFailed(command, fault.faultCode, fault.faultString) from fault
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirection is an answer like any other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    """XML-RPC over a unix socket, one connection per call."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path)
+
+    def request(self, *words: Any, **more: Any) -> Any:
+        try:
+            return super().request(*words, **more)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"nobody answers on {self._path}: {error}") from error
+
+
+def _is_local(url: str) -> bool:
+    name = urllib.parse.urlsplit(url).hostname or ""
+    return name in ("localhost", "::1") or name.endswith(".localhost") or name.startswith("127.")
+
+
+def _excerpt(body: str) -> str:
+    lines = [line.strip() for line in body.splitlines() if line.strip()]
+    return lines[0][:200] if lines else ""
