@@ -2,11 +2,13 @@
 
 import contextlib
 import grp
+import math
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +164,13 @@ class System:
             return os.readlink(link)
         except (FileNotFoundError, OSError):
             return ""
+
+    def age(self, path: Path) -> float:
+        """Seconds since a file was last written; infinite if there is none."""
+        try:
+            return time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            return math.inf
 
     def size(self, path: Path) -> int:
         """Bytes that a file or a tree takes on disk."""
