@@ -17,6 +17,9 @@ RESERVED_NAMES = frozenset(
     ).split()
 )
 
+# The Python that releases are built for: the distribution's, whatever else is installed.
+PYTHON = Path("/usr/bin/python3")
+
 WEB, PUBLISHER, SCHEDULER, DISPATCHER = COMPONENTS = ("web", "publisher", "scheduler", "dispatcher")
 SLOTS = ("a", "b")
 
@@ -330,6 +333,41 @@ class Code:
     def programs(self) -> Path:
         """Scripts such as lava-run, for whatever Python."""
         return self.directory / "bin"
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What sources have, the newest first; `unreachable` has a line per place that did not answer."""
+
+    revisions: tuple[Revision, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Code:
+    """LAVA's code as a source hands it over, laid out the same whatever the source.
+
+    Below `tree`: `packages/` goes into site-packages, `share/lava-server/` has LAVA's data,
+    `programs/` its scripts, `static/` what is served besides the collected files. `version` is what
+    the code calls itself. `lock` has exact versions with hashes; without one, `requirements` are
+    compiled to it. `build_packages` are Debian packages without which a dependency cannot be built.
+    """
+
+    revision: Revision
+    version: str
+    tree: Path
+    requirements: str = ""
+    lock: str = ""
+    build_packages: tuple[str, ...] = ()
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A release built in the host's cache; instances get it as hard links."""
+
+    version: str
+    path: Path
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The door to this machine: its commands and its files. No other module starts a process."""
 
 import contextlib
+import fcntl
 import grp
 import math
 import os
@@ -247,8 +248,19 @@ class System:
         path.replace(to)
 
     def copy_linked(self, tree: Path, to: Path) -> None:
-        """Copy a tree as hard links: new directories, the same files. They must be on one disk."""
-        self.run(["cp", "--archive", "--link", "--", tree, to])
+        """Copy a tree as hard links: new directories, the same files; on another disk, as copies."""
+        linked = self.run(["cp", "--archive", "--link", "--", tree, to], check=False)
+        if linked.status != 0:
+            self.remove_tree(to)
+            self.run(["cp", "--archive", "--", tree, to])
+
+    @contextlib.contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Keep all others that lock this file waiting until the block ends."""
+        self.make_directory(path.parent)
+        with open(path, "a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def remove(self, path: Path) -> None:
         """Remove a file or a link, if there is one."""
