@@ -1,0 +1,1 @@
+"""The files an instance gets, and the templates they are rendered from."""
