@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lava_deploy import config
-from lava_deploy.errors import DeployError, PreflightFailed
+from lava_deploy.errors import DeployError, PreflightFailed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from lava_deploy.cli.context import Context
-    from lava_deploy.model import Configuration, Revision
+    from lava_deploy.model import Configuration
     from lava_deploy.operations.install import Request
+    from lava_deploy.parts.job import Outcome
+    from lava_deploy.steps import Plan
 
 LOCAL = ".localhost"
 
@@ -32,6 +37,21 @@ class Order:
     dispatcher: bool | None = None
     assignments: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
+
+
+def place_database(order: Order, **options: str | int | None) -> None:
+    """Put the `--database…` options where instance.yaml has them. Raises UsageError."""
+    server, colon, port = str(options["database"] or "").partition(":")
+    if colon and not port.isdigit():
+        raise UsageError(f"--database should be HOST or HOST:PORT, not {options['database']!r}")
+    chosen = {
+        "host": server,
+        "port": int(port) if port else options["database_port"],
+        "admin": options["database_admin"],
+        "admin_password_file": options["database_password_file"],
+    }
+    if given := {key: value for key, value in chosen.items() if value}:
+        order.values["database"] = given
 
 
 def complete(context: Context, order: Order, *, ask: bool) -> Configuration:
@@ -121,15 +141,75 @@ def admin_faults(order: Order) -> list[str]:
     return faults
 
 
-def summary(request: Request, configuration: Configuration, revision: Revision) -> list[str]:
+def summary(request: Request, configuration: Configuration) -> list[str]:
     """What is about to be made, a line each."""
     here = "with" if configuration.components.dispatcher else "without"
     server = configuration.database.host or "this machine's Postgres"
     return [
         f"instance    {request.name}",
-        f"LAVA        {revision.version} from {revision.origin}",
+        f"LAVA        {request.revision['version']} from {request.revision['origin']}",
         f"address     http://{configuration.route.hostname}/",
         f"admin       {request.admin} {request.admin_mail}".rstrip(),
         f"dispatcher  {here} one on this machine",
         f"database    {server}",
     ]
+
+
+def package_adder(context: Context) -> Callable[[Sequence[str]], None]:
+    """What installs the Debian packages that building a release takes."""
+    from lava_deploy.operations import setup
+
+    return lambda packages: setup.install_build_tools(context.doors, packages)
+
+
+def plan(context: Context, request: Request, configuration: Configuration) -> Plan:
+    """The plan of an installation."""
+    from lava_deploy.operations import install
+
+    return install.plan(context.doors, request, configuration, package_adder(context))
+
+
+def carry_out(context: Context, request: Request, configuration: Configuration) -> None:
+    """Install, and say how to get in."""
+    context.carry_out(plan(context, request, configuration))
+
+
+def prove(context: Context, name: str, configuration: Configuration) -> Outcome:
+    """Run the smoke job, and show what it does."""
+    from lava_deploy.operations import smoke
+
+    instance = context.host.instance(name)
+    context.report.note(f"running a real job on {name}, in QEMU")
+    return smoke.run(context.doors, instance, configuration.route.hostname)
+
+
+def present(
+    context: Context,
+    name: str,
+    configuration: Configuration,
+    outcome: Outcome | None,
+    *,
+    as_json: bool,
+) -> None:
+    """The address, the way in and the proof of a new instance."""
+    from lava_deploy.operations import inspect
+
+    instance = context.host.instance(name)
+    url = f"http://{configuration.route.hostname}/"
+    admin = inspect.admin(context.doors, instance)
+    if as_json:
+        proof = {"job": outcome and dataclasses.asdict(outcome)}
+        password_file = str(instance.admin_password)
+        login = {"admin": admin, "password_file": password_file}
+        context.report.json({"name": name, "url": url, **login, **proof})
+        return
+    context.report.line(f"address   {url}")
+    context.report.line(f"admin     {admin}")
+    # the password itself is for eyes only: what goes to a file or a pipe may be kept
+    seen = sys.stdout.isatty()
+    password = inspect.admin_password(context.doors, instance) if seen else ""
+    context.report.line(f"password  {password or f'in {instance.admin_password}'}")
+    if outcome:
+        context.report.line(
+            f"job       {outcome.url} {outcome.health} after {outcome.seconds:.0f} s"
+        )

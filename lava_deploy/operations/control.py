@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 from lava_deploy.errors import DeployError, UsageError
 from lava_deploy.model import WEB
-from lava_deploy.parts import console, release, services
+from lava_deploy.parts import console, release, route, services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lava_deploy.model import Configuration, Instance, Release
     from lava_deploy.operations import Doors
-
-SECONDS_TO_ANSWER = 60
 
 
 def start(
@@ -24,7 +22,7 @@ def start(
     _check(configuration, component)
     services.start(doors.system, doors.keeper, doors.web, instance, configuration, component)
     if component in ("", WEB):
-        _await(doors, configuration)
+        route.wait(doors.web, configuration.route)
 
 
 def stop(
@@ -42,7 +40,7 @@ def restart(
     _check(configuration, component)
     services.restart(doors.system, doors.keeper, doors.web, instance, configuration, component)
     if component in ("", WEB):
-        _await(doors, configuration)
+        route.wait(doors.web, configuration.route)
 
 
 def manage(doors: Doors, instance: Instance, arguments: Sequence[str]) -> int:
@@ -80,6 +78,3 @@ def _check(configuration: Configuration, component: str) -> None:
             hint=f"components.{component} in instance.yaml, then `lava-deploy apply`.",
         )
 
-
-def _await(doors: Doors, configuration: Configuration) -> None:
-    doors.web.wait(f"http://{configuration.route.hostname}/v1/healthz/", SECONDS_TO_ANSWER)

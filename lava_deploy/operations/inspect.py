@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy.errors import Unreachable
+from lava_deploy import sources
 from lava_deploy.model import Database
 from lava_deploy.operations import STAMP
-from lava_deploy.parts import facts, release, services
+from lava_deploy.parts import configuration as configuration_file
+from lava_deploy.parts import facts, release, route, services, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lava_deploy.model import Configuration, Instance, ServiceState
+    from lava_deploy.model import Configuration, Instance, Offers, ServiceState
     from lava_deploy.operations import Doors
-
-SECONDS_TO_PROBE = 10
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,8 @@ def overview(
 
 
 def answers(doors: Doors, configuration: Configuration) -> int:
-    """The HTTP status of the health page as people reach it, 0 without any answer."""
-    try:
-        return doors.web.status(f"http://{configuration.route.hostname}/v1/healthz/")
-    except Unreachable:
-        return 0
+    """The HTTP status of the instance's health page through its route, 0 without any answer."""
+    return route.status(doors.web, configuration.route)
 
 
 def sizes(doors: Doors, instance: Instance) -> Sizes:
@@ -101,6 +97,18 @@ def admin(doors: Doors, instance: Instance) -> str:
     return facts.read(doors.system, instance)["admin"]
 
 
+def admin_password(doors: Doors, instance: Instance) -> str:
+    """The first superuser's password, to be shown; '' once the admin has removed the file."""
+    if not tokens.exists(doors.system, instance.admin_password):
+        return ""
+    return tokens.read(doors.system, instance.admin_password).reveal()
+
+
+def offers(doors: Doors, *, refresh: bool) -> Offers:
+    """Which revisions can be had, from all sources; `refresh` asks even if asked lately."""
+    return sources.offers(doors.system, doors.host.cache, refresh=refresh)
+
+
 def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None:
     """Seconds since the newest whole snapshot was begun; its name is that time."""
     newest = None
@@ -110,3 +118,8 @@ def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None
         except ValueError:  # `latest`, or one that is being made
             continue
     return int((now - newest).total_seconds()) if newest else None
+
+
+def configuration_text(doors: Doors, instance: Instance) -> str:
+    """The text of instance.yaml. Raises FileNotFoundError."""
+    return configuration_file.read(doors.system, instance)

@@ -45,7 +45,6 @@ GIGABYTE = 10**9
 DISK_NEEDED = 3 * GIGABYTE
 # Measured: about 0.35 GB at rest with two web processes; a job in QEMU needs as much again.
 MEMORY_NEEDED = 1 * GIGABYTE
-SECONDS_TO_ANSWER = 60
 # bind(2) takes 108 bytes with the final zero; this is the longest name in the instance's run/
 SOCKET_PATH_LENGTH = 107
 
@@ -268,8 +267,7 @@ class _Making:
     def open_route(self) -> None:
         with steps.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.make(self.system, self.instance, self.configuration.route)
-        url = f"http://{self.configuration.route.hostname}/v1/healthz/"
-        self.doors.web.wait(url, SECONDS_TO_ANSWER)
+        route.wait(self.doors.web, self.configuration.route)
 
     def close_route(self) -> None:
         with steps.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):

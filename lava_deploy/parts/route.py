@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lava_deploy import templates
-from lava_deploy.errors import CommandFailed
+from lava_deploy.errors import CommandFailed, Unreachable
 
 if TYPE_CHECKING:
     from lava_deploy.model import Instance, Route
     from lava_deploy.system import System
+    from lava_deploy.web import Web
 
 APACHE = Path("/etc/apache2")
 SYSTEMD = Path("/run/systemd/system")
+HEALTH = "http://127.0.0.1/v1/healthz/"
+SECONDS_TO_ANSWER = 60
 
 
 def texts(instance: Instance, route: Route) -> dict[Path, str]:
@@ -79,6 +82,22 @@ def remove(system: System, instance: Instance) -> None:
         gone = _put_back(system, path, None) or gone
     if gone:
         reload(system)
+
+
+def status(web: Web, route: Route) -> int:
+    """The HTTP status of the instance's health page, 0 without any answer.
+
+    Asked of this machine by the route's name, whether that name resolves here or not.
+    """
+    try:
+        return web.status(HEALTH, route.hostname)
+    except Unreachable:
+        return 0
+
+
+def wait(web: Web, route: Route) -> None:
+    """Wait until the instance's health page is well. Raises Unreachable after a minute."""
+    web.wait(HEALTH, SECONDS_TO_ANSWER, route.hostname)
 
 
 def reload(system: System) -> None:

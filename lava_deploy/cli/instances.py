@@ -1,0 +1,229 @@
+"""Commands that make, change and remove instances, and those that finish what was cut off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lava_deploy import config
+from lava_deploy.cli import installing
+from lava_deploy.cli.context import Context, as_json, common, dry_run, no_questions, yes
+from lava_deploy.cli.host import HOST, refuse
+from lava_deploy.errors import ConfigurationError, UsageError
+from lava_deploy.model import Configuration
+
+if TYPE_CHECKING:
+    from lava_deploy.model import Instance
+    from lava_deploy.steps import Journal, Plan
+
+
+@click.command()
+@click.argument("name")
+@click.argument("revision", default="")
+@click.option("--source", metavar="S", default="", help="Where the code comes from.")
+@click.option("--hostname", metavar="H", default="", help="The name that people use.")
+@click.option("--admin", metavar="USER", default="", help="Name of the first admin.")
+@click.option("--admin-mail", metavar="ADDRESS", default="", help="Mail address of the admin.")
+@click.option(
+    "--dispatcher/--no-dispatcher", default=None, help="Whether to run one on this machine."
+)
+@click.option(
+    "--database", metavar="SERVER", default="", help="Postgres on another machine: HOST[:PORT]."
+)
+@click.option("--database-port", type=click.IntRange(1, 65535), help="Another cluster's port.")
+@click.option("--database-admin", metavar="ROLE", help="Who makes roles and databases there.")
+@click.option("--database-password-file", metavar="FILE", help="The file with their password.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="SETTING=VALUE",
+    multiple=True,
+    help="Any setting of instance.yaml, for instance web.workers=4.",
+)
+@click.option("--smoke", is_flag=True, help="Prove the instance by a real job at the end.")
+@no_questions
+@dry_run
+@yes
+@as_json
+@common
+def install(
+    context: Context,
+    name: str,
+    revision: str,
+    source: str,
+    hostname: str,
+    admin: str,
+    admin_mail: str,
+    dispatcher: bool | None,
+    assignments: tuple[str, ...],
+    smoke: bool,
+    no_questions: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **database: str | int | None,
+) -> None:
+    """Install an instance named NAME of REVISION, the latest by default."""
+    context.require_root()
+    order = installing.Order(
+        name, revision, source, hostname, admin, admin_mail, dispatcher, assignments
+    )
+    installing.place_database(order, **database)
+    asks = context.interactive and not no_questions
+    configuration = installing.complete(context, order, ask=asks)
+    with context.holding(name):
+        request = installing.request(context, order, configuration)
+        for line in installing.summary(request, configuration):
+            context.report.note(line)
+        if dry_run:
+            context.report.plan(installing.plan(context, request, configuration))
+            return
+        if asks:
+            context.confirm("Install it?", yes=yes, default=True)
+        with context.recorded(name):
+            installing.carry_out(context, request, configuration)
+            outcome = installing.prove(context, name, configuration) if smoke else None
+    installing.present(context, name, configuration, outcome, as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--overwrite", is_flag=True, help="Also replace files that were edited by hand.")
+@dry_run
+@common
+def apply(context: Context, name: str, overwrite: bool, dry_run: bool) -> None:
+    """Carry out what changed in the instance.yaml of NAME; shows the difference."""
+    from lava_deploy.operations import apply as operation
+
+    context.require_root()
+    instance = context.instance(name)
+    with context.holding(name):
+        configuration = read_configuration(context, instance)
+        refuse(operation.faults(context.doors, instance, configuration, overwrite=overwrite))
+        difference = operation.difference(context.doors, instance, configuration)
+        if not difference:
+            context.report.note(f"{name} already is as its instance.yaml says")
+            return
+        for line in difference:
+            context.report.line(line)
+        with context.recorded(name):
+            context.carry_out(
+                operation.plan(context.doors, instance, configuration), dry_run=dry_run
+            )
+
+
+@click.command()
+@click.argument("name")
+@dry_run
+@yes
+@common
+def remove(context: Context, name: str, dry_run: bool, yes: bool) -> None:
+    """Remove the instance NAME with its database and media; snapshots and history stay."""
+    from lava_deploy.operations import remove as operation
+
+    context.require_root()
+    instance = context.instance(name)
+    with context.holding(name):
+        decisions = operation.decide(context.doors, instance)
+        refuse(operation.faults(context.doors, decisions))
+        plan = operation.plan(context.doors, instance, decisions, last_good(context, instance))
+        if dry_run:
+            context.report.plan(plan)
+            return
+        if not yes:
+            _have_name_typed(context, instance)
+        with context.recorded(name):
+            context.carry_out(plan)
+    context.report.note(f"{name} is removed; its history is in {context.host.log}")
+
+
+def _have_name_typed(context: Context, instance: Instance) -> None:
+    """Have the admin type what is about to be destroyed. Raises UsageError."""
+    from lava_deploy.operations import remove as operation
+
+    if not context.interactive:
+        raise UsageError(
+            f"this destroys {instance.name}, and there is no terminal to have that confirmed",
+            hint="Give --yes if you mean it.",
+        )
+    context.report.note("This will be destroyed:")
+    for line in operation.losses(context.doors, instance):
+        context.report.note(f"  {line}")
+    typed = click.prompt(f"Type {instance.name} to remove it", err=True, default="")
+    if typed != instance.name:
+        raise UsageError("not agreed: nothing was changed")
+
+
+@click.command()
+@click.argument("name")
+@common
+def resume(context: Context, name: str) -> None:
+    """Complete a command on NAME that was killed or stopped half-way ("host": of setup)."""
+    from lava_deploy import steps
+
+    context.require_root()
+    with context.holding(name, unfinished=True), context.recorded(name):
+        plan = _rebuild(context, _unfinished(context, name))
+        steps.resume(plan, context.host.journals, context.report)
+
+
+@click.command()
+@click.argument("name")
+@common
+def abandon(context: Context, name: str) -> None:
+    """Undo a command on NAME that was killed or stopped half-way ("host": of setup)."""
+    from lava_deploy import steps
+
+    context.require_root()
+    with context.holding(name, unfinished=True), context.recorded(name):
+        plan = _rebuild(context, _unfinished(context, name))
+        steps.abandon(plan, context.host.journals, context.report)
+    context.report.note(f"the {plan.operation} of {name} is undone")
+
+
+def _unfinished(context: Context, name: str) -> Journal:
+    from lava_deploy import steps
+
+    journal = steps.unfinished(context.host.journals, name)
+    if journal is None:
+        raise UsageError(f"nothing of {name} is unfinished")
+    return journal
+
+
+def _rebuild(context: Context, journal: Journal) -> Plan:
+    """The plan of an unfinished command, as it was planned then."""
+    from lava_deploy.operations import apply, install, remove, setup
+
+    doors, decisions = context.doors, journal.decisions
+    if journal.subject == HOST:
+        outcome = setup.Outcome()
+        if journal.operation == setup.UNDO:
+            return setup.undo_plan(doors, outcome)
+        return setup.plan(doors, outcome, new=decisions["new"])
+    instance = context.host.instance(journal.subject)
+    if journal.operation == install.OPERATION:
+        request = install.Request(**decisions)
+        return installing.plan(context, request, config.build(request.values, "the order"))
+    if journal.operation == remove.OPERATION:
+        return remove.plan(doors, instance, decisions, last_good(context, instance))
+    return apply.plan(doors, instance, read_configuration(context, instance))
+
+
+def read_configuration(context: Context, instance: Instance) -> Configuration:
+    """What the instance.yaml of an instance says. Raises ConfigurationError."""
+    from lava_deploy.operations import inspect
+
+    text = inspect.configuration_text(context.doors, instance)
+    return config.read(text, str(instance.configuration))
+
+
+def last_good(context: Context, instance: Instance) -> Configuration:
+    """What instance.yaml says; the defaults where it is broken or gone, as when removing."""
+    try:
+        return read_configuration(context, instance)
+    except (ConfigurationError, FileNotFoundError):
+        return Configuration()
+
+
+COMMANDS = (install, apply, remove, resume, abandon)

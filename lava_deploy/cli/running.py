@@ -1,0 +1,287 @@
+"""Commands that look at instances and control what they run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lava_deploy.cli.context import Context, as_json, common
+from lava_deploy.cli.instances import last_good, read_configuration
+from lava_deploy.model import COMPONENTS, Instance
+
+if TYPE_CHECKING:
+    from lava_deploy.operations.inspect import Overview
+
+DAY, HOUR, MINUTE = 86400, 3600, 60
+
+name = click.argument("name", shell_complete=lambda *words: complete_names(*words))
+component = click.argument("component", default="", type=click.Choice(["", *COMPONENTS]))
+
+
+def complete_names(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """The instances whose names begin with what was typed."""
+    from lava_deploy.operations import inspect
+
+    known = inspect.names(context.ensure_object(Context).doors)
+    return [one for one in known if one.startswith(incomplete)]
+
+
+@click.command("list")
+@as_json
+@common
+def list_(context: Context, as_json: bool) -> None:
+    """List the instances of this machine."""
+    found = [_overview(context, instance) for instance in _instances(context, "")]
+    if as_json:
+        context.report.json({"instances": [_plain(one) for one in found]})
+        return
+    rows = [
+        [
+            one.name,
+            one.version,
+            one.url,
+            "running" if one.running else _stopped(one),
+            _age(one.snapshot_age),
+            _smoke(one),
+        ]
+        for one in found
+    ]
+    headers = ["NAME", "REVISION", "URL", "COMPONENTS", "LAST SNAPSHOT", "LAST SMOKE JOB"]
+    context.report.table(headers, rows)
+
+
+@click.command()
+@click.argument("name", default="")
+@click.option("--sizes", is_flag=True, help="Also measure what each takes on disk.")
+@as_json
+@common
+def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
+    """Tell whether NAME, or each instance, runs and answers. Exit status 6 if one does not."""
+    from lava_deploy.operations import inspect
+
+    found: list[dict[str, Any]] = []
+    for instance in _instances(context, name):
+        answer = inspect.answers(context.doors, last_good(context, instance))
+        one = {**_plain(_overview(context, instance)), "answers": answer}
+        if sizes:
+            one["sizes"] = asdict(inspect.sizes(context.doors, instance))
+        found.append(one)
+    if as_json:
+        context.report.json({"instances": found})
+    else:
+        for one in found:
+            _tell_status(context, one)
+    if any(not one["running"] or one["answers"] != 200 for one in found):
+        raise click.exceptions.Exit(6)
+
+
+@click.command()
+@name
+@as_json
+@common
+def show(context: Context, name: str, as_json: bool) -> None:
+    """Show what there is to know of NAME: paths, names, release, settings."""
+    from lava_deploy.operations import inspect
+
+    instance = context.instance(name)
+    overview = _plain(_overview(context, instance))
+    about = {**overview, **inspect.about(context.doors, instance)}
+    if as_json:
+        context.report.json(about)
+        return
+    context.report.table(["", ""], [[key, str(value)] for key, value in _flat(about).items()])
+
+
+@click.command()
+@click.argument("name", default="")
+@as_json
+@common
+def history(context: Context, name: str, as_json: bool) -> None:
+    """Show what was done to NAME, or to all; also of instances that are gone."""
+    from lava_deploy.operations import history as operation
+
+    subjects = [name] if name else operation.subjects(context.doors.system, context.host)
+    entries = [
+        {"subject": subject, **asdict(entry)}
+        for subject in subjects
+        for entry in operation.read(context.doors.system, context.host, subject)
+    ]
+    entries.sort(key=lambda entry: entry["ended"])
+    if as_json:
+        context.report.json({"history": entries})
+        return
+    columns = ["ended", "subject", "who", "command", "outcome"]
+    rows = [[entry[column] for column in columns] for entry in entries]
+    context.report.table([column.upper() for column in columns], rows)
+
+
+@click.command()
+@name
+@component
+@common
+def start(context: Context, name: str, component: str) -> None:
+    """Start NAME, or one COMPONENT of it."""
+    _control(context, name, component, "start")
+
+
+@click.command()
+@name
+@component
+@common
+def stop(context: Context, name: str, component: str) -> None:
+    """Stop NAME, or one COMPONENT of it; jobs that are running go on."""
+    _control(context, name, component, "stop")
+
+
+@click.command()
+@name
+@component
+@common
+def restart(context: Context, name: str, component: str) -> None:
+    """Restart NAME, or one COMPONENT of it; requests wait meanwhile."""
+    _control(context, name, component, "restart")
+
+
+def _control(context: Context, name: str, component: str, verb: str) -> None:
+    from lava_deploy.operations import control
+
+    context.require_root()
+    instance = context.instance(name)
+    configuration = read_configuration(context, instance)
+    what = f"{name} {component}".rstrip()
+    with context.holding(name), context.recorded(name):
+        getattr(control, verb)(context.doors, instance, configuration, component)
+    context.report.note(f"{verb} {what}: done")
+
+
+@click.command()
+@name
+@component
+@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until interrupted.")
+@click.option("--lines", "-l", default=50, show_default=True, help="How many lines to begin with.")
+@click.pass_context
+@common
+def logs(
+    context: Context,
+    command: click.Context,
+    name: str,
+    component: str,
+    follow: bool,
+    lines: int,
+) -> None:
+    """Show the logs of NAME, or of one COMPONENT of it."""
+    from lava_deploy.operations import control
+
+    instance = context.instance(name)
+    configuration = last_good(context, instance)
+    command.exit(control.logs(context.doors, instance, configuration, component, lines, follow))
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@name
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+@common
+def manage(
+    context: Context, command: click.Context, name: str, arguments: tuple[str, ...]
+) -> None:
+    """Run `lava-server manage ARGUMENTS` of NAME; the exit status is the command's."""
+    from lava_deploy.operations import control
+
+    context.require_root()
+    instance = context.instance(name)
+    command.exit(control.manage(context.doors, instance, arguments or ("help",)))
+
+
+@click.command()
+@name
+@as_json
+@common
+def smoke(context: Context, name: str, as_json: bool) -> None:
+    """Run a real job on NAME's virtual device and want it Complete."""
+    from lava_deploy.operations import smoke as operation
+
+    context.require_root()
+    instance = context.instance(name)
+    configuration = read_configuration(context, instance)
+    with context.holding(name), context.recorded(name):
+        outcome = operation.run(context.doors, instance, configuration.route.hostname)
+    if as_json:
+        context.report.json({"job": asdict(outcome)})
+        return
+    cases = ", ".join(f"{case} {result}" for case, result in outcome.cases.items())
+    context.report.line(f"job     {outcome.url} {outcome.health} after {outcome.seconds:.0f} s")
+    context.report.line(f"worker  {outcome.worker}")
+    context.report.line(f"cases   {cases}")
+
+
+def _instances(context: Context, name: str) -> list[Instance]:
+    """The one of that name, or all."""
+    from lava_deploy.operations import inspect
+
+    if name:
+        return [context.instance(name)]
+    return [context.host.instance(one) for one in inspect.names(context.doors)]
+
+
+def _overview(context: Context, instance: Instance) -> Overview:
+    from lava_deploy.operations import inspect
+
+    return inspect.overview(
+        context.doors, instance, last_good(context, instance), context.now
+    )
+
+
+def _plain(overview: Overview) -> dict[str, Any]:
+    return {**asdict(overview), "running": overview.running}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _stopped(overview: Overview) -> str:
+    stopped = [one for one, state in overview.components.items() if not state.running]
+    return "stopped" if len(stopped) == len(overview.components) else f"no {', '.join(stopped)}"
+
+
+def _age(seconds: int | None) -> str:
+    if seconds is None:
+        return "never"
+    for unit, name in ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds // unit} {name} ago"
+    return f"{seconds} seconds ago"
+
+
+def _smoke(overview: Overview) -> str:
+    last = overview.smoke
+    return f"{last['health']} {last['ended'][:16]}" if last else "never"
+
+
+def _tell_status(context: Context, one: dict[str, Any]) -> None:
+    """A few lines on an instance."""
+    line = context.report.line
+    line(f"{one['name']}  LAVA {one['version']} from {one['source']}, {one['url']}")
+    line(f"  answers     {one['answers'] or 'not at all'}")
+    for component, state in one["components"].items():
+        line(f"  {component:<11} {state['detail']}")
+    line(f"  snapshot    {_age(one['snapshot_age'])}")
+    for what, size in one.get("sizes", {}).items():
+        line(f"  {what:<11} {size / 1e6:.1f} MB")
+
+
+COMMANDS = (list_, status, show, history, start, stop, restart, logs, manage, smoke)
