@@ -45,11 +45,13 @@ def _tree(instance: Instance) -> list[tuple[Path, int, str, str]]:
         (etc / "device-types", 0o750, user, user),
         (etc / "health-checks", 0o750, user, user),
         (etc / "dispatcher.d", 0o750, user, user),
-        (instance.root / "var", 0o750, user, user),
-        (instance.root / "var/lib", 0o750, user, user),
+        # root's dispatcher and root's supervisor write below: nobody else may replace what is there
+        (instance.root / "var", 0o750, "root", user),
+        (instance.root / "var/lib", 0o750, "root", user),
         (instance.media.parent, 0o750, user, user),
         (instance.media, 0o750, user, user),
         (instance.worker_directory, 0o700, "root", "root"),
-        (instance.log, 0o750, user, user),
-        (instance.runs, 0o750, user, WEB_SERVER_GROUP),
+        (instance.log, 0o750, "root", user),
+        # sockets get the group of their directory, as the user is no member of it
+        (instance.runs, 0o2750, user, WEB_SERVER_GROUP),
     ]

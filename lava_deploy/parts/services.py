@@ -55,6 +55,25 @@ class Manager(Protocol):
     def states(
         self, system: System, web: Web, instance: Instance, services: Sequence[Service]
     ) -> dict[str, ServiceState]: ...
+    def installed(self, system: System, web: Web, instance: Instance) -> set[str]: ...
+    def logs(
+        self,
+        instance: Instance,
+        services: Sequence[Service],
+        lines: int,
+        *,
+        follow: bool,
+        since: str = "",
+    ) -> list[str]: ...
+    def log_command(
+        self,
+        instance: Instance,
+        services: Sequence[Service],
+        *,
+        follow: bool,
+        since: str,
+        lines: int,
+    ) -> list[str]: ...
 
 
 def of(
@@ -70,6 +89,12 @@ def of(
     }
     wanted = [component] if component else COMPONENTS
     return tuple(_service(instance, slot(system, instance), one) for one in wanted if on[one])
+
+
+def named(instance: Instance, names: Sequence[str]) -> tuple[Service, ...]:
+    """Services by their names."""
+    parted = [name.partition("-") for name in names]
+    return tuple(_service(instance, suffix, component) for component, _, suffix in parted)
 
 
 def slot(system: System, instance: Instance) -> str:
@@ -121,8 +146,6 @@ def make(
     change(system, instance, texts(instance, release, configuration, worker))
     if not system.target(instance.launchers / WEB):
         system.link(instance.launchers / WEB, f"{WEB}-{SLOTS[0]}")
-    # the group of the web server comes from the directory, as the user is no member of it
-    system.make_directory(instance.runs, 0o2750, instance.user, "www-data")
     manager.install(system, web, instance, of(system, instance, configuration))
 
 
@@ -192,6 +215,11 @@ def states(
     wanted = of(system, instance, configuration)
     found = manager.states(system, web, instance, wanted)
     return {service.component: found[service.name] for service in wanted}
+
+
+def installed(system: System, manager: Manager, web: Web, instance: Instance) -> set[str]:
+    """The names of the services that are to run at every boot, as the machine has it."""
+    return manager.installed(system, web, instance)
 
 
 def loaded(system: System, instance: Instance, name: str) -> int:

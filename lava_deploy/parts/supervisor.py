@@ -77,8 +77,6 @@ def unprepare(system: System, host: Host) -> None:
 def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
     """Have these services started whenever the supervisor starts; start no new ones yet."""
     prepare(system, instance.host)
-    # The supervisor writes here as root, so nobody else may.
-    system.make_directory(instance.log, 0o750, "root", instance.user)
     path, wanted = _file(instance), text(instance, services)
     if system.exists(path) and system.read(path) == wanted:
         return
@@ -147,12 +145,22 @@ def states(
     }
 
 
-def log_command(
-    instance: Instance, services: Sequence[Service], *, follow: bool, since: str, lines: int
+def logs(
+    instance: Instance, services: Sequence[Service], lines: int, *, follow: bool, since: str = ""
 ) -> list[str]:
     """The command that shows the last lines that services said; files know no times (`since`)."""
     files = [str(instance.log / f"{service.name}.log") for service in services]
     return ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *files]
+
+
+def installed(system: System, web: Web, instance: Instance) -> set[str]:
+    """The names of the services that are started together with the supervisor."""
+    if not system.exists(_file(instance)):
+        return set()
+    lines = system.read(_file(instance)).splitlines()
+    prefix = f"[program:{_program(instance, '')}"
+    names = {line.removeprefix(prefix).rstrip("]") for line in lines if line.startswith(prefix)}
+    return names - {HOLDER}
 
 
 def _state(shown: dict[str, Any] | None) -> ServiceState:

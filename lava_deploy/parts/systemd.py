@@ -133,8 +133,8 @@ def states(
     return {service.name: by_unit[unit] for service, unit in zip(services, units, strict=True)}
 
 
-def log_command(
-    instance: Instance, services: Sequence[Service], *, follow: bool, since: str, lines: int
+def logs(
+    instance: Instance, services: Sequence[Service], lines: int, *, follow: bool, since: str = ""
 ) -> list[str]:
     """The command that shows what services said; `since` in the words of journalctl(1), or ''."""
     return [
@@ -143,6 +143,13 @@ def log_command(
         *(["--follow"] if follow else []),
         *([f"--since={since}"] if since else []),
     ]
+
+
+def installed(system: System, web: Web, instance: Instance) -> set[str]:
+    """The names of the services that are started at every boot."""
+    units = system.names(UNITS / f"{_target(instance)}.wants")
+    services = [unit.split("@")[0] for unit in units if unit.endswith(".service")]
+    return {service.removeprefix("lava-deploy-") for service in services}
 
 
 def _state(shown: dict[str, str]) -> ServiceState:
