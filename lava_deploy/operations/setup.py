@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lava_deploy.errors import CommandFailed
+from lava_deploy.parts import supervisor
 from lava_deploy.steps import Plan, Step, nothing
 
 if TYPE_CHECKING:
@@ -109,11 +110,20 @@ def plan(doors: Doors, outcome: Outcome, *, new: bool) -> Plan:
     def take_back() -> None:
         _take_back(doors, outcome)
 
-    steps = (
-        Step("download the packages", lambda: _download(doors), nothing),
+    def install_supervisor() -> None:
+        supervisor.prepare(doors.system, doors.host)
+
+    def remove_supervisor() -> None:
+        supervisor.unprepare(doors.system, doors.host)
+
+    steps = [
+        Step("download the packages", lambda: _download(doors)),
         Step("make the host ready", make_ready, take_back if new else nothing),
-    )
-    return Plan(OPERATION, SUBJECT, steps, decisions={"new": new})
+    ]
+    if not doors.system.exists(SYSTEMD):
+        undo = remove_supervisor if new else nothing
+        steps.append(Step("install the supervisor", install_supervisor, undo))
+    return Plan(OPERATION, SUBJECT, tuple(steps), decisions={"new": new})
 
 
 def install_build_tools(doors: Doors, packages: Sequence[str] = BUILD_TOOLS) -> None:
@@ -205,11 +215,15 @@ def undo_plan(doors: Doors, outcome: Outcome) -> Plan:
     def make_ready() -> None:
         _make_ready(doors, outcome)
 
+    def remove_supervisor() -> None:
+        supervisor.unprepare(doors.system, doors.host)
+
     return Plan(
         UNDO,
         SUBJECT,
         (
-            Step("remove what can be downloaded and built again", remove_cache, nothing),
+            Step("remove what can be downloaded and built again", remove_cache),
+            Step("remove the supervisor, if there is one", remove_supervisor),
             Step("take back what was made for LAVA", take_back, make_ready),
         ),
     )

@@ -65,6 +65,7 @@ changes:
 """
 
 APACHE = "/etc/apache2"
+APACHE_STATE = "/var/lib/apache2"
 TFTP = "/etc/default/tftpd-hpa"
 # which service reads the files at a path
 SERVES = {APACHE: "apache2", TFTP: "tftpd-hpa", "/etc/exports.d/": "nfs"}
@@ -149,9 +150,15 @@ class Host:
         suffix = "load" if kind == "mods" else "conf"
         if os.path.lexists(f"{APACHE}/{kind}-enabled/{name}.{suffix}"):
             return
-        verb = {"mods": "mod", "conf": "conf"}[kind]
+        verb, folder = {"mods": ("mod", "module"), "conf": ("conf", "conf")}[kind]
         self.remember("apache", [verb, name])
         self.remember("untold", "apache2")
+        # where Debian's a2enmod notes, at first use, what was asked for
+        for notes in (
+            f"{APACHE_STATE}/{folder}/{what}_by_admin" for what in ("enabled", "disabled")
+        ):
+            if not os.path.isdir(notes):
+                self.remember("directories", notes)
         self.run(f"a2en{verb}", "--quiet", name)
         self.changes.append(f"enabled {name} in Apache")
 

@@ -86,7 +86,14 @@ def doors(machine, failure=None):
 def machine(
     os_release=BOOKWORM, tcp=HEADER, program="", packages=("qemu-system-x86", "git"), **more
 ):
-    files = {"/etc/os-release": os_release, "/proc/net/tcp": tcp, "/proc/7/comm": f"{program}\n"}
+    files = {
+        "/etc/os-release": os_release,
+        "/proc/net/tcp": tcp,
+        "/proc/7/comm": f"{program}\n",
+        "/proc/filesystems": "ext4\n",
+        "/proc/sys/kernel/osrelease": "6.1.0\n",
+        "/run/systemd/system/x": "",
+    }
     return Machine(files, {"/proc/7/fd/3": "socket:[4711]"}, list(packages), **more)
 
 
@@ -159,3 +166,13 @@ def test_a_failure_takes_nothing_back_on_a_host_that_is_in_use():
     assert setup.untouched(doors(set_up)) is False
     steps = setup.plan(doors(set_up), setup.Outcome(), new=False).steps
     assert {step.undo for step in steps} == {setup.nothing}
+
+
+def test_only_a_host_without_systemd_gets_the_supervisor():
+    with_systemd, plain = machine(), machine()
+    del plain.files["/run/systemd/system/x"]
+    names = [
+        [step.name for step in setup.plan(doors(each), setup.Outcome(), new=True).steps]
+        for each in (with_systemd, plain)
+    ]
+    assert names[1] == [*names[0], "install the supervisor"]
