@@ -10,11 +10,34 @@ NAME = re.compile(r"[a-z][a-z0-9-]*")
 NAME_LENGTH = 20
 # Words that are commands, components, or directories beside the instances.
 RESERVED_NAMES = frozenset(
-    (
-        "all backups cache code components current default deploy dispatcher host instances "
-        "latest lab lava localhost master publisher root scheduler server static supervisor "
-        "system web worker www"
-    ).split()
+    [
+        "all",
+        "backups",
+        "cache",
+        "code",
+        "components",
+        "current",
+        "default",
+        "deploy",
+        "dispatcher",
+        "host",
+        "instances",
+        "latest",
+        "lab",
+        "lava",
+        "localhost",
+        "master",
+        "publisher",
+        "root",
+        "scheduler",
+        "server",
+        "static",
+        "supervisor",
+        "system",
+        "web",
+        "worker",
+        "www",
+    ]
 )
 
 # The Python that releases are built for: the distribution's, whatever else is installed.
@@ -266,73 +289,6 @@ class Revision:
     locator: str
     runs_here: bool = True
     why_not: str = ""
-
-
-# From which version of LAVA on, which versions of Python it needs: at least, and at most. Newest
-# first. Django 3.2 and the code of its time import modules that Python 3.12 and 3.13 took away.
-PYTHON_OF_LAVA: tuple[tuple[tuple[int, ...], tuple[int, int], tuple[int, int] | None], ...] = (
-    ((2026, 1), (3, 11), None),
-    ((2025, 10), (3, 9), None),
-    ((2023, 1), (3, 7), (3, 11)),
-    ((0,), (3, 5), (3, 9)),
-)
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """The numbers in a version of LAVA, which order versions by age: (2026, 10) of "2026.10"."""
-    return tuple(int(number) for number in re.findall(r"\d+", version))
-
-
-def why_not_with(version: str, python: tuple[int, int]) -> str:
-    """Why a version of LAVA does not run with a version of Python; '' when it does."""
-    numbers = version_numbers(version)
-    least, most = next((low, high) for since, low, high in PYTHON_OF_LAVA if numbers >= since)
-    here = ".".join(map(str, python))
-    if python < least:
-        return f"needs Python {least[0]}.{least[1]} or newer, this host has {here}"
-    if most and python > most:
-        return f"needs Python {most[0]}.{most[1]} or older, this host has {here}"
-    return ""
-
-
-@dataclass(frozen=True)
-class Offers:
-    """The revisions a source has, newest first, and a line for each place that did not answer."""
-
-    revisions: tuple[Revision, ...]
-    unreachable: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Code:
-    """The code of a revision, laid out in one way whatever source it comes from.
-
-    `requirements` are lines of requirements to be locked; a source whose tree brings a lock with
-    hashes gives it as `lock` instead. `build_packages` are Debian packages without which some
-    requirement cannot be compiled.
-    """
-
-    revision: Revision
-    directory: Path
-    requirements: str = ""
-    lock: str = ""
-    commit: str = ""
-    build_packages: tuple[str, ...] = ()
-
-    @property
-    def packages(self) -> Path:
-        """LAVA's Python packages, to be copied into site-packages."""
-        return self.directory / "packages"
-
-    @property
-    def shared(self) -> Path:
-        """The content of share/lava-server, with device-types."""
-        return self.directory / "share"
-
-    @property
-    def programs(self) -> Path:
-        """Scripts such as lava-run, for whatever Python."""
-        return self.directory / "bin"
 
 
 @dataclass(frozen=True)

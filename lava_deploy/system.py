@@ -3,13 +3,11 @@
 import contextlib
 import fcntl
 import grp
-import math
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,13 +164,6 @@ class System:
         except (FileNotFoundError, OSError):
             return ""
 
-    def age(self, path: Path) -> float:
-        """Seconds since a file was last written; infinite if there is none."""
-        try:
-            return time.time() - path.stat().st_mtime
-        except FileNotFoundError:
-            return math.inf
-
     def size(self, path: Path) -> int:
         """Bytes that a file or a tree takes on disk."""
         if not self.exists(path):
@@ -222,7 +213,10 @@ class System:
     def make_directory(
         self, path: Path, mode: int = 0o755, owner: str = "root", group: str = "root"
     ) -> None:
-        """Make a directory, or give the one there is this mode and owner; parents are root's, 0755."""
+        """Make a directory, or give the one there is this mode and owner.
+
+        Parents that are missing are made for root, 0755.
+        """
         if not path.is_dir():
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
@@ -248,7 +242,7 @@ class System:
         path.replace(to)
 
     def copy_linked(self, tree: Path, to: Path) -> None:
-        """Copy a tree as hard links: new directories, the same files; on another disk, as copies."""
+        """Copy a tree as hard links: new directories, same files; on another disk, as copies."""
         linked = self.run(["cp", "--archive", "--link", "--", tree, to], check=False)
         if linked.status != 0:
             self.remove_tree(to)
