@@ -109,7 +109,7 @@ def proxies(environment: Mapping[str, str]) -> dict[str, str]:
     """The admin's environment with LAVA_PROXY, of 2012, put where every program looks."""
     proxy = environment.get("LAVA_PROXY", "")
     names = ("http_proxy", "https_proxy") if proxy else ()
-    return {**{name: proxy for name in names}, **environment}
+    return {**dict.fromkeys(names, proxy), **environment}
 
 
 def hostname_faults(hostname: str) -> list[str]:

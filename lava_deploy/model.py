@@ -1,4 +1,4 @@
-"""What there is: hosts, instances, revisions, releases, routes; the only source of names and paths."""
+"""What there is: hosts, instances, revisions, releases; the only source of names and paths."""
 
 import re
 from collections.abc import Mapping
@@ -10,34 +10,11 @@ NAME = re.compile(r"[a-z][a-z0-9-]*")
 NAME_LENGTH = 20
 # Words that are commands, components, or directories beside the instances.
 RESERVED_NAMES = frozenset(
-    [
-        "all",
-        "backups",
-        "cache",
-        "code",
-        "components",
-        "current",
-        "default",
-        "deploy",
-        "dispatcher",
-        "host",
-        "instances",
-        "latest",
-        "lab",
-        "lava",
-        "localhost",
-        "master",
-        "publisher",
-        "root",
-        "scheduler",
-        "server",
-        "static",
-        "supervisor",
-        "system",
-        "web",
-        "worker",
-        "www",
-    ]
+    (
+        "all backups cache code components current default deploy dispatcher host instances "
+        "latest lab lava localhost master publisher root scheduler server static supervisor "
+        "system web worker www"
+    ).split()
 )
 
 # The Python that releases are built for: the distribution's, whatever else is installed.

@@ -84,7 +84,7 @@ class Postgres:
         self._execute("DROP ROLE IF EXISTS {}", role)
 
     def make_database(self, name: str, owner: str) -> None:
-        """Make an empty database in UTF-8 with the locale C.UTF-8 that its owner alone may enter."""
+        """Make an empty database (UTF-8, locale C.UTF-8) that its owner alone may enter."""
         if not self.has_database(name):
             # The administrator of a server elsewhere need not be a superuser: then membership is
             # what lets them give a database to another role.
@@ -123,7 +123,8 @@ class Postgres:
         """The first field of the first row of an answer."""
         with self._connected() as server, server.cursor() as cursor:
             cursor.execute(query, values or None)
-            return cursor.fetchone()[0]
+            (field,) = cursor.fetchall()[0]
+            return field
 
     def _execute(self, statement: str, *names: str) -> None:
         """Carry out a statement with quoted names in it, outside any transaction."""

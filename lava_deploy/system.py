@@ -128,7 +128,7 @@ class System:
         user: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> int:
-        """Run a command on the admin's own terminal, standard input and output; return its status."""
+        """Run a command on the admin's own terminal, input and output; return its status."""
         words = [str(word) for word in command]
         more = {"TERM": os.environ["TERM"]} if "TERM" in os.environ else {}
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""What every command shares: its options, the doors it hands to operations, its lock and history."""
+"""What every command shares: its options, the doors for operations, its lock and history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
     from lava_deploy.steps import Plan
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
@@ -174,7 +172,7 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return keep
 
 
-def common(function: F) -> F:
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every command, and the Context as its first argument."""
     for option in (
         click.option(

@@ -118,14 +118,15 @@ def _make_everything_ready(context: Context, order: installing.Order) -> None:
     with context.holding(HOST), context.recorded(HOST):
         refuse(operation.faults(doors))
         add_packages = installing.package_adder(context)
+
+        def prepare_release() -> None:
+            revision = install.choose(doors, order.revision, order.source)
+            install.prepare(doors, revision, add_packages)
+
         with ThreadPoolExecutor() as pool:
             ready = [
-                pool.submit(
-                    lambda: install.prepare(
-                        doors, install.choose(doors, order.revision, order.source), add_packages
-                    )
-                ),
-                pool.submit(lambda: install.prepare_guest(doors)),
+                pool.submit(prepare_release),
+                pool.submit(install.prepare_guest, doors),
             ]
             set_up(context)
             for one in ready:

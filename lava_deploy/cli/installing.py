@@ -78,9 +78,7 @@ def complete(context: Context, order: Order, *, ask: bool) -> Configuration:
     return config.build(order.values, "the order")
 
 
-def _ask(
-    context: Context, order: Order, route: dict[str, Any], components: dict[str, Any]
-) -> None:
+def _ask(context: Context, order: Order, route: dict[str, Any], components: dict[str, Any]) -> None:
     """Ask what no option answered; each question has a default."""
     order.revision = order.revision or click.prompt("Revision of LAVA", "latest", err=True)
     if "hostname" not in route:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 DAY, HOUR, MINUTE = 86400, 3600, 60
 
-name = click.argument("name", shell_complete=lambda *words: complete_names(*words))
-component = click.argument("component", default="", type=click.Choice(["", *COMPONENTS]))
-
 
 def complete_names(
     context: click.Context, _parameter: click.Parameter, incomplete: str
@@ -28,6 +25,10 @@ def complete_names(
 
     known = inspect.names(context.ensure_object(Context).doors)
     return [one for one in known if one.startswith(incomplete)]
+
+
+named = click.argument("name", shell_complete=complete_names)
+of_component = click.argument("component", default="", type=click.Choice(["", *COMPONENTS]))
 
 
 @click.command("list")
@@ -80,7 +81,7 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
 
 
 @click.command()
-@name
+@named
 @as_json
 @common
 def show(context: Context, name: str, as_json: bool) -> None:
@@ -120,8 +121,8 @@ def history(context: Context, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@name
-@component
+@named
+@of_component
 @common
 def start(context: Context, name: str, component: str) -> None:
     """Start NAME, or one COMPONENT of it."""
@@ -129,8 +130,8 @@ def start(context: Context, name: str, component: str) -> None:
 
 
 @click.command()
-@name
-@component
+@named
+@of_component
 @common
 def stop(context: Context, name: str, component: str) -> None:
     """Stop NAME, or one COMPONENT of it; jobs that are running go on."""
@@ -138,8 +139,8 @@ def stop(context: Context, name: str, component: str) -> None:
 
 
 @click.command()
-@name
-@component
+@named
+@of_component
 @common
 def restart(context: Context, name: str, component: str) -> None:
     """Restart NAME, or one COMPONENT of it; requests wait meanwhile."""
@@ -159,15 +160,13 @@ def _control(context: Context, name: str, component: str, verb: str) -> None:
 
 
 @click.command()
-@name
-@component
+@named
+@of_component
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines until interrupted.")
 @click.option("--lines", "-l", default=50, show_default=True, help="How many lines to begin with.")
-@click.pass_context
 @common
 def logs(
     context: Context,
-    command: click.Context,
     name: str,
     component: str,
     follow: bool,
@@ -178,29 +177,27 @@ def logs(
 
     instance = context.instance(name)
     configuration = last_good(context, instance)
-    command.exit(control.logs(context.doors, instance, configuration, component, lines, follow))
+    status = control.logs(context.doors, instance, configuration, component, lines, follow)
+    raise click.exceptions.Exit(status)
 
 
-@click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
-@name
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@named
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 @common
-def manage(
-    context: Context, command: click.Context, name: str, arguments: tuple[str, ...]
-) -> None:
+def manage(context: Context, command: click.Context, name: str, arguments: tuple[str, ...]) -> None:
     """Run `lava-server manage ARGUMENTS` of NAME; the exit status is the command's."""
     from lava_deploy.operations import control
 
     context.require_root()
     instance = context.instance(name)
-    command.exit(control.manage(context.doors, instance, arguments or ("help",)))
+    status = control.manage(context.doors, instance, arguments or ("help",))
+    raise click.exceptions.Exit(status)
 
 
 @click.command()
-@name
+@named
 @as_json
 @common
 def smoke(context: Context, name: str, as_json: bool) -> None:
@@ -233,9 +230,7 @@ def _instances(context: Context, name: str) -> list[Instance]:
 def _overview(context: Context, instance: Instance) -> Overview:
     from lava_deploy.operations import inspect
 
-    return inspect.overview(
-        context.doors, instance, last_good(context, instance), context.now
-    )
+    return inspect.overview(context.doors, instance, last_good(context, instance), context.now)
 
 
 def _plain(overview: Overview) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Carries out what an admin changed in instance.yaml: settings, launchers, route, services."""
+"""Carries out what an admin changed in instance.yaml: settings, route, services."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from lava_deploy import steps
 from lava_deploy.errors import DeployError
 from lava_deploy.model import Database, Secret
 from lava_deploy.operations import ROUTE_LOCK
-from lava_deploy.parts import database, facts, former, release, route, services, settings
+from lava_deploy.parts import (
+    console,
+    database,
+    facts,
+    former,
+    release,
+    route,
+    services,
+    settings,
+)
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from lava_deploy.model import Configuration, Instance, Release
+    from lava_deploy.model import Configuration, Instance, Release, Service
     from lava_deploy.operations import Doors
 
 OPERATION = "apply"
@@ -48,8 +57,8 @@ def difference(doors: Doors, instance: Instance, configuration: Configuration) -
     lines = []
     for path, text in _wanted(doors, instance, configuration).items():
         lines += _difference(doors, path, text)
-    wanted = {service.name for service in services.of(doors.system, instance, configuration)}
-    there = services.installed(doors.system, doors.keeper, doors.web, instance)
+    there = set(facts.read(doors.system, instance).get("services", ()))
+    wanted = {each.name for each in services.of(doors.system, instance, configuration)}
     lines += [f"+ {name} will run" for name in sorted(wanted - there)]
     lines += [f"- {name} will not run" for name in sorted(there - wanted)]
     return lines
@@ -69,9 +78,7 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
     def put_back() -> None:
         texts = former.read(system, instance)
         ours = {path: text for path, text in texts.items() if path.is_relative_to(instance.etc)}
-        launchers = {p: t for p, t in ours.items() if p.is_relative_to(instance.launchers)}
-        services.change(system, instance, launchers)
-        settings.change(system, instance, {p: t for p, t in ours.items() if p not in launchers})
+        settings.change(system, instance, ours)
 
     def open_route() -> None:
         with steps.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
@@ -86,17 +93,70 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         facts.remember_texts(system, instance, wanted)
 
     def run() -> None:
-        _run(doors, instance, configuration)
+        _serve(doors, instance, services.of(system, instance, configuration))
+        domain = {"action": "site", "domain": configuration.route.hostname, "name": instance.name}
+        console.ask(system, instance, _release(doors, instance), [domain])
         route.wait(doors.web, configuration.route)
 
+    def serve_as_before() -> None:
+        """Last of the undo, when all former files are back."""
+        _serve(doors, instance, services.named(instance, before))
+        former.remove(system, instance)
+
+    before = facts.read(system, instance)["services"]
+    after = [each.name for each in services.of(system, instance, configuration)]
     return Plan(
         OPERATION,
         instance.name,
         (
-            Step("keep the former files", keep, lambda: former.remove(system, instance)),
+            Step("keep the former files", keep, serve_as_before),
             Step("write the settings", write, put_back),
             Step("change the route", open_route, open_former_route),
-            Step("restart what changed", run),
+            Step("restart the services", run),
         ),
-        (Step("forget the former files", lambda: former.remove(system, instance)),),
+        (
+            Step(
+                "remember what runs",
+                lambda: facts.remember(system, instance, services=after),
+            ),
+            Step("forget the former files", lambda: former.remove(system, instance)),
+        ),
+    )
+
+
+def _serve(doors: Doors, instance: Instance, wanted: Sequence[Service]) -> None:
+    """Run these services, anew, and no others; requests wait meanwhile."""
+    doors.keeper.install(doors.system, doors.web, instance, wanted)
+    doors.keeper.restart(doors.system, doors.web, instance, wanted)
+
+
+def _release(doors: Doors, instance: Instance) -> Release:
+    current = release.current(doors.system, instance)
+    if current is None:
+        raise DeployError(f"{instance.name} has no release: {instance.current} leads nowhere")
+    return current
+
+
+def _wanted(doors: Doors, instance: Instance, configuration: Configuration) -> dict[Path, str]:
+    """All files that depend on instance.yaml, as they should be."""
+    server = database.located(doors.system, configuration.database)
+    return {
+        **settings.texts(instance, configuration, server),
+        **_route(instance, configuration),
+    }
+
+
+def _route(instance: Instance, configuration: Configuration) -> dict[Path, str]:
+    return route.texts(instance, configuration.route)
+
+
+def _difference(doors: Doors, path: Path, wanted: str) -> list[str]:
+    """A file's unified diff; of one that holds secrets, only that it changes."""
+    there = doors.system.read(path) if doors.system.exists(path) else ""
+    if isinstance(wanted, Secret):
+        return [] if there == wanted.reveal() else [f"{path}: secret values change"]
+    return list(
+        difflib.unified_diff(
+            there.splitlines(), wanted.splitlines(), f"{path}", f"{path} (new)", lineterm="", n=1
+        )
     )

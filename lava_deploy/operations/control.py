@@ -59,7 +59,7 @@ def logs(
     """Show the last lines of the logs, and go on with new ones if asked to."""
     _check(configuration, component)
     wanted = services.of(doors.system, instance, configuration, component)
-    command = doors.keeper.logs(instance, wanted, lines, follow=follow)
+    command = doors.keeper.log_command(instance, wanted, follow=follow, since="", lines=lines)
     return doors.system.attach(command)
 
 
@@ -77,4 +77,3 @@ def _check(configuration: Configuration, component: str) -> None:
             f"the {component} is switched off",
             hint=f"components.{component} in instance.yaml, then `lava-deploy apply`.",
         )
-

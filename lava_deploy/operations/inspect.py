@@ -68,9 +68,7 @@ def overview(
         version=current.version if current else "",
         source=current.source if current else "",
         url=f"http://{configuration.route.hostname}/",
-        components=services.states(
-            doors.system, doors.keeper, doors.web, instance, configuration
-        ),
+        components=services.states(doors.system, doors.keeper, doors.web, instance, configuration),
         snapshot_age=_snapshot_age(doors, instance, now),
         smoke=known.get("smoke", {}),
     )
@@ -118,6 +116,23 @@ def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None
         except ValueError:  # `latest`, or one that is being made
             continue
     return int((now - newest).total_seconds()) if newest else None
+
+
+def about(doors: Doors, instance: Instance) -> dict[str, Any]:
+    """Names and paths, and what lava-deploy remembers."""
+    current = release.current(doors.system, instance)
+    return {
+        "user": instance.user,
+        "database": facts.read(doors.system, instance)["database"] | {"name": instance.database},
+        "admin": admin(doors, instance),
+        "worker": facts.read(doors.system, instance)["worker"],
+        "worker_location": instance.worker_location,
+        "release": str(current.path) if current else "",
+        "locator": current.locator if current else "",
+        "configuration": str(instance.configuration),
+        "media": str(instance.media),
+        "logs": str(instance.log),
+    }
 
 
 def configuration_text(doors: Doors, instance: Instance) -> str:

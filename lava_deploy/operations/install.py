@@ -283,6 +283,9 @@ class _Making:
             admin=self.request.admin,
             worker=self.request.worker,
             database=asdict(server),
+            services=[
+                each.name for each in services.of(self.system, self.instance, self.configuration)
+            ],
         )
         texts: dict[Path, str] = route.texts(self.instance, self.configuration.route)
         facts.remember_texts(self.system, self.instance, texts)

@@ -5,25 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from lava_deploy.parts import console, device, facts, guest, job, tokens
+from lava_deploy.parts import device, facts, guest, job, tokens
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from lava_deploy.model import Instance, Release
+    from lava_deploy.model import Instance
     from lava_deploy.operations import Doors
-
-
-def equip(doors: Doors, instance: Instance, release: Release, worker: str) -> None:
-    """Give the instance its virtual device on a worker of this host."""
-    image = guest.make(doors.system, doors.host)
-    device.make(doors.system, instance, image)
-    console.ask(doors.system, instance, release, device.registration(worker))
-
-
-def unequip(doors: Doors, instance: Instance) -> None:
-    """Take the device's file away; what the database knows of it goes with the database."""
-    device.remove(doors.system, instance)
 
 
 def run(doors: Doors, instance: Instance, hostname: str) -> job.Outcome:

@@ -69,8 +69,8 @@ def change(system: System, wanted: dict[Path, str]) -> None:
     try:
         system.run(["apache2ctl", "configtest"])
     except CommandFailed:
-        for path, text in before.items():
-            _put_back(system, path, text)
+        for path, former in before.items():
+            _put_back(system, path, former)
         raise
     reload(system)
 
