@@ -1,0 +1,247 @@
+"""The release of an instance: LAVA's code, its own virtualenv and its static files.
+
+A release is built once per host, in the cache, and shared into instances as hard links of files
+that belong to root and that nobody else may write.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from lava_deploy import templates
+from lava_deploy.errors import DeployError
+from lava_deploy.model import PYTHON, Built, Release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lava_deploy.model import Code, Instance, Revision
+    from lava_deploy.system import System
+
+# To be raised when the way a release is built changes: what is in the cache is then built anew.
+RECIPE = "1"
+DESCRIPTION, LOCK, STATIC = "release.yaml", "requirements.lock", "static"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+UV_SETTINGS, PIP_SETTINGS = Path("/etc/uv/uv.toml"), Path("/etc/pip.conf")
+# What uv writes into a relocatable virtualenv: to the shell a command, to Python a text.
+FIRST_LINES = """\
+#!/bin/sh
+'''exec' "$(dirname -- "$(realpath -- "$0")")"/'python' "$0" "$@"
+' '''
+"""
+# Enough of LAVA's settings for its static files: no database, nothing of /etc/lava-server.
+SETTINGS = """\
+from lava_server.settings.common import *
+
+SECRET_KEY = "not used"
+DJANGO_LOGFILE = "/dev/null"
+STATIC_ROOT = {static!r}
+globals().update(update(globals()))
+"""
+VERIFICATION = """\
+import platform, django, lava_dispatcher, lava_scheduler_app
+from lava_common.version import __version__
+print(__version__, platform.python_version())
+"""
+
+
+def label(stamp: str, version: str) -> str:
+    """The name of a release's directory: when it came, and what it is."""
+    return f"{stamp}-{version}"
+
+
+def cached(system: System, cache: Path, revision: Revision) -> Built | None:
+    """The release of a revision that was built on this host before, with the same Python."""
+    folder = _folder(system, cache, revision)
+    if not system.exists(folder / DESCRIPTION):
+        return None
+    return Built(yaml.safe_load(system.read(folder / DESCRIPTION))["version"], folder)
+
+
+def build(system: System, cache: Path, code: Code, progress: Callable[[str], None]) -> Built:
+    """Build a release in the cache, or take the one that another run has built meanwhile.
+
+    A release is whole or not there at all. Raises CommandFailed when dependencies cannot be had or
+    compiled, and DeployError when what was built does not work.
+    """
+    folder = _folder(system, cache, code.revision)
+    partial = folder.with_name(f"{folder.name}.partial")
+    with system.locked(folder.with_name(f"{folder.name}.lock")):
+        ready = cached(system, cache, code.revision)
+        if ready:
+            return ready
+        system.remove_tree(partial)
+        system.make_directory(partial)
+        try:
+            _fill(system, cache, code, partial, progress)
+            system.rename(partial, folder)
+        except BaseException:
+            system.remove_tree(partial)
+            raise
+    return Built(code.version, folder)
+
+
+def exists(system: System, instance: Instance, label: str) -> bool:
+    """Whether an instance has a release, whole."""
+    return system.exists(instance.releases / label / DESCRIPTION)
+
+
+def make(system: System, instance: Instance, label: str, built: Built) -> None:
+    """Give an instance a release of the cache: its own directories with the same files."""
+    if exists(system, instance, label):
+        return
+    partial = instance.releases / f"{label}.partial"
+    system.remove_tree(partial)
+    system.make_directory(instance.releases)
+    system.copy_linked(built.path, partial)
+    system.rename(partial, instance.releases / label)
+
+
+def remove(system: System, instance: Instance, label: str) -> None:
+    """Remove a release from an instance, and the link to it; those of others and the cache stay."""
+    if system.target(instance.current) == label:
+        system.remove(instance.current)
+    system.remove_tree(instance.releases / f"{label}.partial")
+    system.remove_tree(instance.releases / label)
+
+
+def switch(system: System, instance: Instance, label: str) -> None:
+    """Turn the link `current` to a release."""
+    system.link(instance.current, label)
+
+
+def current(system: System, instance: Instance) -> Release | None:
+    """The release that `current` names, if there is one."""
+    label = system.target(instance.current)
+    return of(system, instance, label) if label and exists(system, instance, label) else None
+
+
+def of(system: System, instance: Instance, label: str) -> Release:
+    """A release of an instance as it describes itself. Raises FileNotFoundError."""
+    path = instance.releases / label
+    described = yaml.safe_load(system.read(path / DESCRIPTION))
+    return Release(label, described["version"], described["source"], described["locator"], path)
+
+
+def _folder(system: System, cache: Path, revision: Revision) -> Path:
+    """Where a revision is built: a name for all that decides what comes out."""
+    python = system.target(PYTHON)
+    parts = [revision.source, revision.locator, python, RECIPE]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return cache / "releases" / f"{revision.version}-{digest}"
+
+
+def _fill(
+    system: System, cache: Path, code: Code, to: Path, progress: Callable[[str], None]
+) -> None:
+    uv, environment = _uv(), _environment(system, cache)
+    venv, lock = to / "venv", to / LOCK
+    system.run([uv, "venv", "--quiet", "--relocatable", "--python", PYTHON, venv])
+    if code.lock:
+        system.write(lock, code.lock)
+    else:
+        progress("choosing the versions of what LAVA depends on")
+        compile_lock = [uv, "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
+        compile_lock += ["--no-annotate", "--python", PYTHON, "--output-file", lock, "-"]
+        system.run(compile_lock, stdin=code.requirements, environment=environment)
+    progress("downloading and installing what LAVA depends on")
+    sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--link-mode", "copy"]
+    # A build gets the locked setuptools, if there is one, as no other lock holds for it.
+    sync += ["--compile-bytecode", "--build-constraints", lock, "--python", venv / "bin/python"]
+    system.run([*sync, lock], environment=environment)
+    progress(f"installing LAVA {code.version} and its static files")
+    _install(system, code, venv)
+    _collect(system, code, to)
+    _close(system, code, to)
+
+
+def _install(system: System, code: Code, venv: Path) -> None:
+    """Copy LAVA into the virtualenv, where LAVA's own wheel would put it."""
+    packages = _packages(system, venv)
+    system.run(["cp", "--archive", f"{code.tree}/packages/.", packages])
+    system.make_directory(packages / "usr/share")
+    data = packages / "usr/share/lava-server"
+    system.run(["cp", "--archive", code.tree / "share/lava-server", data])
+    names = [packages / name for name in system.names(code.tree / "packages")]
+    python = venv / "bin/python"
+    system.run([python, "-I", "-m", "compileall", "-q", "-j", "0", *names])
+    for name in system.names(code.tree / "programs"):
+        first, _, rest = system.read(code.tree / "programs" / name).partition("\n")
+        if "python" in first:
+            system.write(venv / "bin" / name, FIRST_LINES + rest, mode=0o755)
+
+
+def _collect(system: System, code: Code, to: Path) -> None:
+    """Collect the static files, which the web server hands out without asking LAVA."""
+    with system.temporary_directory() as work:
+        system.write(work / "lava_collect.py", SETTINGS.format(static=str(to / STATIC)))
+        system.run(
+            [to / "venv/bin/python", "-m", "django", "collectstatic", "--no-input", "-v", "0"],
+            environment={"PYTHONPATH": str(work), "DJANGO_SETTINGS_MODULE": "lava_collect"},
+        )
+    if system.exists(code.tree / STATIC):
+        system.run(["cp", "--archive", f"{code.tree}/{STATIC}/.", to / STATIC])
+
+
+def _close(system: System, code: Code, to: Path) -> None:
+    """Try what was built, describe it and let nobody but root write to it."""
+    said = system.run([to / "venv/bin/python", "-I", "-c", VERIFICATION]).stdout.split()
+    version, python = said
+    if version != code.version:
+        raise DeployError(f"the release built of LAVA {code.version} calls itself {version}")
+    description = {
+        "version": version,
+        "source": code.revision.source,
+        "locator": code.revision.locator,
+        "origin": code.revision.origin,
+        "commit": code.commit,
+        "python": python,
+    }
+    system.write(to / DESCRIPTION, templates.dump(description))
+    system.run(["chown", "--recursive", "--no-dereference", "root:root", to])
+    system.run(["chmod", "--recursive", "u=rwX,go=rX", to])
+    # The key of the virtual machines that the dispatcher starts: ssh refuses one others can read.
+    key = _packages(system, to / "venv") / "lava_dispatcher/dynamic_vm_keys/lava"
+    if system.exists(key):
+        system.run(["chmod", "0600", key])
+
+
+def _packages(system: System, venv: Path) -> Path:
+    return next(
+        venv / "lib" / name / "site-packages"
+        for name in system.names(venv / "lib")
+        if name.startswith("python3")
+    )
+
+
+def _uv() -> str:
+    """The uv of this tool's own virtualenv."""
+    import uv
+
+    return uv.find_uv_bin()
+
+
+def _environment(system: System, cache: Path) -> dict[str, str]:
+    """What uv is told besides its own configuration, which it reads itself.
+
+    Where only pip was told of an index, uv gets that one.
+    """
+    environment = {
+        "UV_CACHE_DIR": str(cache / "uv"),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_PROGRESS": "1",
+    }
+    if system.exists(CERTIFICATES):
+        environment["UV_NATIVE_TLS"] = "true"
+    if system.exists(PIP_SETTINGS) and not system.exists(UV_SETTINGS):
+        pip = configparser.RawConfigParser()
+        pip.read_string(system.read(PIP_SETTINGS))
+        index = pip.get("global", "index-url", fallback="")
+        if index:
+            environment["UV_DEFAULT_INDEX"] = index
+    return environment
