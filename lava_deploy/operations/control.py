@@ -59,7 +59,7 @@ def logs(
     """Show the last lines of the logs, and go on with new ones if asked to."""
     _check(configuration, component)
     wanted = services.of(doors.system, instance, configuration, component)
-    command = doors.keeper.log_command(instance, wanted, follow=follow, since="", lines=lines)
+    command = doors.keeper.logs(instance, wanted, follow=follow, since="", lines=lines)
     return doors.system.attach(command)
 
 

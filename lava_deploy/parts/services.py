@@ -65,15 +65,6 @@ class Manager(Protocol):
         follow: bool,
         since: str = "",
     ) -> list[str]: ...
-    def log_command(
-        self,
-        instance: Instance,
-        services: Sequence[Service],
-        *,
-        follow: bool,
-        since: str,
-        lines: int,
-    ) -> list[str]: ...
 
 
 def of(
