@@ -26,6 +26,7 @@ from lava_deploy.parts import (
     settings,
     tokens,
     user,
+    worker,
 )
 from lava_deploy.steps import Plan, Step
 
@@ -215,10 +216,10 @@ class _Making:
         actions = [{"action": "migrate"}, {"action": "forget_example_worker"}, *self.accounts()]
         if self.configuration.components.dispatcher:
             token = tokens.make(self.system, self.instance.worker_token)
-            worker = self.request.worker
-            actions.append({"action": "worker", "name": worker, "token": token.reveal()})
+            name = self.request.worker
+            worker.make(self.system, self.instance, name)
             device.make(self.system, self.instance, guest.make(self.system, self.doors.host))
-            actions += device.registration(worker)
+            actions += worker.registration(name, token) + device.registration(name)
         built = release.of(self.system, self.instance, self.label)
         console.ask(self.system, self.instance, built, actions)
 
