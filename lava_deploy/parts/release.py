@@ -44,7 +44,7 @@ STATIC_ROOT = {static!r}
 globals().update(update(globals()))
 """
 VERIFICATION = """\
-import platform, django, lava_dispatcher, lava_scheduler_app
+import platform, django, gunicorn, lava_dispatcher.parser
 from lava_common.version import __version__
 print(__version__, platform.python_version())
 """

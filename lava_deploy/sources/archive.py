@@ -187,7 +187,7 @@ def _fresh(system: System, suite: Suite, sources: str, age: float) -> bool:
 
 
 def _prepare(system: System, suite: Suite, sources: str) -> None:
-    """Make apt's directories and files; an index of another mirror or keyring is no longer right."""
+    """Make apt's directories and files; an index of another mirror or keyring goes."""
     written = suite.directory / "suite.sources"
     if system.exists(written) and system.read(written) != sources:
         system.remove_tree(suite.directory / "lists")

@@ -115,6 +115,8 @@ def _code(
     listed = packages.listed_requirements(system, tree)
     if listed:
         return Code(revision, version, tree, listed)
+    if "python3-guestfs" in needed:
+        system.write(tree / "packages/guestfs.py", packages.GUESTFS)
     described = archives.describe(system, suite, [*needed, *packages.UNLISTED])
     versions = {name: described[name]["Version"] for name in described}
     tools = {tool for name in needed for tool in packages.COMPILED.get(name, ())}

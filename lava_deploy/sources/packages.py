@@ -48,6 +48,29 @@ ON_PYPI = {
 # What PyPI has no built wheel of for the Python of these releases.
 COMPILED = {"python3-netifaces": ("gcc", "libc6-dev", "python3-dev")}
 
+# A library of the system that PyPI does not have. Older dispatchers import it at their start, though
+# few jobs use it. LAVA reports a RuntimeError of it as the job's fault.
+GUESTFS = '''\
+"""Stands for python3-guestfs, which PyPI does not have: the host's own, if it is installed."""
+
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+
+specs = [
+    PathFinder.find_spec(name, ["/usr/lib/python3/dist-packages"])
+    for name in ("libguestfsmod", "guestfs")
+]
+if all(specs):
+    for spec in specs:
+        sys.modules[spec.name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[spec.name])
+
+
+def GuestFS(**options):
+    raise RuntimeError("this job needs the Debian package python3-guestfs on the worker")
+'''
+
 
 def depends(descriptions: Iterable[Mapping[str, str]], pattern: str) -> list[str]:
     """The names in `Depends:` that match, first alternatives only, in order."""
