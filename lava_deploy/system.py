@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,15 @@ class System:
             env={**self._environment, **more, **(environment or {})},
             cwd="/",
         ).returncode
+
+    def has_ended(self, process: int, seconds: float) -> bool:
+        """Wait until a process is gone; false when it is still there after that time."""
+        limit = time.monotonic() + seconds
+        while os.path.exists(f"/proc/{process}"):
+            if time.monotonic() > limit:
+                return False
+            time.sleep(0.1)
+        return True
 
     # Looking at files
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SYSTEM_PYTHON = "/usr/bin/python3"
 HOLDER = "sockets"
 PROCESSES = Path("/proc")
+# Where lava-run keeps a job's files, under the job prefix: lava_common.constants
+JOB_FILES = Path("/var/lib/lava/dispatcher/tmp")
+SECONDS_TO_CANCEL = 20
 
 
 class Manager(Protocol):
@@ -220,12 +223,17 @@ def loaded(system: System, instance: Instance, name: str) -> int:
 
 
 def end_jobs(system: System, instance: Instance) -> None:
-    """End what lava-run processes there are of this instance's worker, with their QEMUs."""
+    """End the jobs of this instance's worker, as LAVA cancels one, and remove their files."""
     inside = f"--output-dir={instance.worker_directory}/"
     for process in system.names(PROCESSES):
         if process.isdigit() and inside in _command_line(system, process):
-            # lava-run leads a process group of its own: lava_dispatcher/worker.py, start_job
-            system.run(["kill", "-KILL", "--", f"-{process}"], check=False)
+            system.run(["kill", process], check=False)
+            if not system.has_ended(int(process), SECONDS_TO_CANCEL):
+                # lava-run leads a process group of its own: lava_dispatcher/worker.py, start_job
+                system.run(["kill", "-KILL", "--", f"-{process}"], check=False)
+    for name in system.names(JOB_FILES):
+        if name.removeprefix(instance.job_prefix).isdigit():
+            system.remove_tree(JOB_FILES / name)
 
 
 def _command_line(system: System, process: str) -> str:

@@ -25,6 +25,7 @@ SITE = (
     "batch.py",
     "files.py",
     "gunicorn.conf.py",
+    "prefix.py",
     "publisher.py",
     "settings.py",
     "sockets.py",

@@ -25,6 +25,7 @@ REQUIREMENT = "supervisor==4.3.0"
 # The holder of the listening sockets comes first and goes last.
 HOLDER = "sockets"
 FIRST, LATER = 1, 10
+SECONDS_TO_STOP = 60
 # supervisor.xmlrpc.Faults
 BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED = 10, 60, 70, 90
 
@@ -68,9 +69,14 @@ def unprepare(system: System, host: Host) -> None:
     """Stop and remove the supervisor, if no instance needs it any more."""
     if system.names(host.supervisor / "programs"):
         return
-    control = _programs_of(host) / "supervisorctl"
-    if system.exists(control):
-        system.run([control, "-c", _configuration(host), "shutdown"], check=False)
+    process = host.supervisor / "supervisord.pid"
+    if system.exists(process):
+        daemon = system.read(process).strip()
+        system.run(
+            [_programs_of(host) / "supervisorctl", "-c", _configuration(host), "shutdown"],
+            check=False,
+        )
+        system.has_ended(int(daemon), SECONDS_TO_STOP)
     system.remove_tree(host.supervisor)
 
 

@@ -86,17 +86,17 @@ def install(system: System, web: Web, instance: Instance, services: Sequence[Ser
     """Have these services started at every boot, and no others; start nothing yet."""
     prepare(system, instance.host)
     wanted = [_target(instance), *_units(instance, services)]
-    others = [unit for unit in _all(instance) if unit not in wanted]
+    others = [unit for unit in _all(system, instance) if unit not in wanted]
     system.run(["systemctl", "disable", "--quiet", "--now", *others])
     system.run(["systemctl", "enable", "--quiet", *wanted])
 
 
 def remove(system: System, web: Web, instance: Instance) -> None:
     """Stop the instance and forget its services; the last instance takes the unit files along."""
-    if any(system.exists(path) for path in texts(instance.host)):
-        system.run(["systemctl", "disable", "--quiet", "--now", *_all(instance)])
-        system.run(["systemctl", "reset-failed", *_all(instance)], check=False)
-        system.remove_tree(UNITS / f"{_target(instance)}.wants")
+    units = _all(system, instance)
+    if units:
+        system.run(["systemctl", "disable", "--quiet", "--now", *units])
+        system.run(["systemctl", "reset-failed", *units], check=False)
     unprepare(system, instance.host)
 
 
@@ -105,7 +105,8 @@ def start_all(system: System, web: Web, instance: Instance) -> None:
 
 
 def stop_all(system: System, web: Web, instance: Instance) -> None:
-    system.run(["systemctl", "stop", _target(instance)])
+    # Stopping the target alone would not wait for the end of its services.
+    system.run(["systemctl", "stop", *_all(system, instance)])
 
 
 def start(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
@@ -191,7 +192,7 @@ def _units(instance: Instance, services: Sequence[Service]) -> list[str]:
     return sockets + [_service(instance, service.name) for service in services]
 
 
-def _all(instance: Instance) -> list[str]:
-    """Every unit that an instance may have."""
-    names = [path.name for path in texts(instance.host)]
+def _all(system: System, instance: Instance) -> list[str]:
+    """Every unit that an instance may have, as far as its file is there."""
+    names = [path.name for path in texts(instance.host) if system.exists(path)]
     return [name.replace("@.", f"@{instance.name}.") for name in names]
