@@ -244,7 +244,7 @@ class Bed:
         )
         state.places[place.name] = asdict(place)
         _write_state(self.identity, state)
-        network.wire(self.identity, place.name, place.address)
+        network.wire(self.identity, place.name, place.address, "default", "via", self.gateway)
         _mount_root(place)
         self._introduce(place, image)
         self.hosts[place.name] = Host(place)

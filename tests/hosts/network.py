@@ -37,7 +37,10 @@ def make(identity: str, prefix: str) -> None:
     # While the bridge is down, nothing for the hosts may leave by the machine's default route.
     _ip("route", "replace", "unreachable", f"{prefix}.0/24", "metric", GUARD_METRIC)
     _ip("link", "set", bridge, "up")
-    wire(identity, "gateway", gateway(prefix))
+    space = namespace(identity, "gateway")
+    wire(identity, "gateway", gateway(prefix), "unreachable", "default")
+    # It routes nowhere, and says so at once: who forwards nothing says nothing either.
+    _ip("netns", "exec", space, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 
 
 def gateway(prefix: str) -> str:
@@ -50,8 +53,12 @@ def namespace(identity: str, name: str) -> str:
     return f"{identity}-{name}"
 
 
-def wire(identity: str, name: str, address: str) -> None:
-    """A network namespace with one interface on the bridge, and no way out of the bed."""
+def wire(identity: str, name: str, address: str, *default_route: str) -> None:
+    """A network namespace with one interface on the bridge, and no way out of the bed.
+
+    Programs that look for the machine's main interface want a default route, if only to a gateway
+    that refuses everything.
+    """
     space, port = namespace(identity, name), f"{identity}v{address.rpartition('.')[2]}"
     _ip("netns", "add", space)
     _ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
@@ -59,7 +66,7 @@ def wire(identity: str, name: str, address: str) -> None:
     _ip("-n", space, "link", "set", "lo", "up")
     _ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
     _ip("-n", space, "link", "set", "eth0", "up")
-    _ip("-n", space, "route", "add", "unreachable", "default")
+    _ip("-n", space, "route", "add", *default_route)
 
 
 def remove(identity: str) -> None:
