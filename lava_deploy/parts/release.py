@@ -71,7 +71,7 @@ def build(system: System, cache: Path, code: Code, progress: Callable[[str], Non
     """
     folder = _folder(system, cache, code.revision)
     partial = folder.with_name(f"{folder.name}.partial")
-    with system.locked(folder.with_name(f"{folder.name}.lock")):
+    with system.locked(folder.with_name(f".{folder.name}.lock")):
         ready = cached(system, cache, code.revision)
         if ready:
             return ready
@@ -146,11 +146,26 @@ def _fill(
         system.write(lock, code.lock)
     else:
         progress("choosing the versions of what LAVA depends on")
-        compile_lock = [uv, "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
+        compile_lock: list[str | Path] = [
+            uv,
+            "pip",
+            "compile",
+            "--quiet",
+            "--generate-hashes",
+            "--no-header",
+        ]
         compile_lock += ["--no-annotate", "--python", PYTHON, "--output-file", lock, "-"]
         system.run(compile_lock, stdin=code.requirements, environment=environment)
     progress("downloading and installing what LAVA depends on")
-    sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--link-mode", "copy"]
+    sync: list[str | Path] = [
+        uv,
+        "pip",
+        "sync",
+        "--quiet",
+        "--require-hashes",
+        "--link-mode",
+        "copy",
+    ]
     # A build gets the locked setuptools, if there is one, as no other lock holds for it.
     sync += ["--compile-bytecode", "--build-constraints", lock, "--python", venv / "bin/python"]
     system.run([*sync, lock], environment=environment)
@@ -237,7 +252,8 @@ def _environment(system: System, cache: Path) -> dict[str, str]:
         "UV_NO_PROGRESS": "1",
     }
     if system.exists(CERTIFICATES):
-        environment["UV_NATIVE_TLS"] = "true"
+        # The second is the name that older versions know.
+        environment |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
     if system.exists(PIP_SETTINGS) and not system.exists(UV_SETTINGS):
         pip = configparser.RawConfigParser()
         pip.read_string(system.read(PIP_SETTINGS))

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 SOURCES = {"debian": debian}
 
 
-def offers(system: System, cache: Path) -> Offers:
-    """What all sources have, and what of them could not be reached."""
-    all_offers = [module.offers(system, cache) for module in SOURCES.values()]
+def offers(system: System, cache: Path, *, refresh: bool = False) -> Offers:
+    """What all sources have, and what of them could not be reached.
+
+    They are asked once an hour at most, or now if `refresh` says so.
+    """
+    all_offers = [module.offers(system, cache, refresh=refresh) for module in SOURCES.values()]
     return Offers(
         tuple(revision for one in all_offers for revision in one.revisions),
         tuple(line for one in all_offers for line in one.unreachable),

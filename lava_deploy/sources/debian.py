@@ -26,14 +26,15 @@ HOUR = 3600
 
 
 def offers(
-    system: System, cache: Path, *, archive: Archive | None = None, age: float = HOUR
+    system: System, cache: Path, *, refresh: bool = False, archive: Archive | None = None
 ) -> Offers:
-    """The revisions in all suites, the newest first, by indexes of at most `age` seconds.
+    """The revisions in all suites, the newest first, by indexes of the last hour or quite new ones.
 
     A suite that cannot be reached, or whose index is refused, is one line; what a former index of
     it had is offered all the same.
     """
     suites = archives.suites(cache, archive or archives.of_host(system))
+    age = 0 if refresh else HOUR
     with ThreadPoolExecutor(max_workers=len(suites)) as pool:
         failures = list(pool.map(lambda suite: archives.refresh(system, suite, age), suites))
     places: dict[str, list[str]] = {}

@@ -48,8 +48,8 @@ ON_PYPI = {
 # What PyPI has no built wheel of for the Python of these releases.
 COMPILED = {"python3-netifaces": ("gcc", "libc6-dev", "python3-dev")}
 
-# A library of the system that PyPI does not have. Older dispatchers import it at their start, though
-# few jobs use it. LAVA reports a RuntimeError of it as the job's fault.
+# A library of the system that PyPI does not have. Older dispatchers import it at their start,
+# though few jobs use it. LAVA reports a RuntimeError of it as the job's fault.
 GUESTFS = '''\
 """Stands for python3-guestfs, which PyPI does not have: the host's own, if it is installed."""
 
