@@ -15,6 +15,7 @@ from lava_deploy.model import (
     COMPONENTS,
     DISPATCHER,
     PUBLISHER,
+    PYTHON,
     SCHEDULER,
     SLOTS,
     WEB,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
-# Outlives every release, as the sockets it may hold do.
-SYSTEM_PYTHON = "/usr/bin/python3"
 HOLDER = "sockets"
 PROCESSES = Path("/proc")
 # Where lava-run keeps a job's files, under the job prefix: lava_common.constants
@@ -317,4 +316,5 @@ def _holder(instance: Instance) -> tuple[Path, str]:
 
 def _sockets(instance: Instance, verb: str) -> list[str]:
     script = instance.site / "lava_site/sockets.py"
-    return [SYSTEM_PYTHON, "-I", str(script), verb, str(instance.runs)]
+    # Debian's Python outlives every release, as the sockets do.
+    return [str(PYTHON), "-I", str(script), verb, str(instance.runs)]

@@ -5,17 +5,16 @@ It lies in a virtualenv of its own, so that no change of lava-deploy or of a rel
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import templates
 from lava_deploy.errors import Unreachable
-from lava_deploy.model import DISPATCHER, Service, ServiceState
+from lava_deploy.model import DISPATCHER, PYTHON, Service, ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from lava_deploy.model import Host, Instance
     from lava_deploy.system import System
@@ -58,9 +57,9 @@ def prepare(system: System, host: Host) -> None:
         system.make_directory(directory)
     if not system.exists(_programs_of(host) / "supervisord"):
         environment = host.supervisor / "venv"
-        uv = [sys.executable, "-m", "uv"]
-        system.run([*uv, "venv", "--clear", "--python", "/usr/bin/python3", environment])
-        system.run([*uv, "pip", "install", "--python", environment, REQUIREMENT])
+        # Debian's Python, and pip because it knows the index of this host from its configuration.
+        system.run([PYTHON, "-m", "venv", "--clear", environment])
+        system.run([environment / "bin/pip", "install", "--quiet", REQUIREMENT])
     content = templates.render("supervisor/supervisord.conf.j2", directory=host.supervisor)
     system.write(_configuration(host), content)
 
@@ -69,14 +68,10 @@ def unprepare(system: System, host: Host) -> None:
     """Stop and remove the supervisor, if no instance needs it any more."""
     if system.names(host.supervisor / "programs"):
         return
-    process = host.supervisor / "supervisord.pid"
-    if system.exists(process):
-        daemon = system.read(process).strip()
-        system.run(
-            [_programs_of(host) / "supervisorctl", "-c", _configuration(host), "shutdown"],
-            check=False,
-        )
-        system.has_ended(int(daemon), SECONDS_TO_STOP)
+    daemon = _process(system, host)
+    if daemon:
+        system.run(["kill", str(daemon)], check=False)
+        system.has_ended(daemon, SECONDS_TO_STOP)
     system.remove_tree(host.supervisor)
 
 
@@ -182,6 +177,16 @@ def _daemon(system: System, web: Web, host: Host) -> Supervisor:
         # It returns when its socket listens.
         system.run([_programs_of(host) / "supervisord", "-c", _configuration(host)])
     return _control(web, host)
+
+
+def _process(system: System, host: Host) -> int:
+    """The number of the daemon's process, 0 when it does not run."""
+    mark = host.supervisor / "supervisord.pid"
+    number = system.read(mark).strip() if system.exists(mark) else ""
+    command_line = Path("/proc") / number / "cmdline"
+    if not number.isdigit() or not system.exists(command_line):
+        return 0
+    return int(number) if str(host.supervisor) in system.read(command_line) else 0
 
 
 def _control(web: Web, host: Host) -> Supervisor:

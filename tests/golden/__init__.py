@@ -1,0 +1,1 @@
+"""Every file that lava-deploy writes, as it should be; `--write-golden` writes them anew."""

@@ -1,0 +1,122 @@
+"""The parts of lava_site that need no LAVA: the prefix, the paths, the holder of sockets."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+SITE = Path(__file__).resolve().parents[2] / "instance_templates/lava_site"
+INTERNAL = "/scheduler/internal/v1/"
+
+
+def loaded(name: str) -> Any:
+    """A module of lava_site by itself."""
+    specification = importlib.util.spec_from_file_location(f"site_{name}", SITE / f"{name}.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"),
+    [
+        ("", "demo-"),
+        ("dispatcher_ip: 10.0.0.1\n", "demo-"),
+        ("prefix: lab-\n", "demo-lab-"),
+        ("prefix: demo-lab-\n", "demo-lab-"),
+        ("prefix: 7\n", "demo-7"),
+    ],
+)
+def test_the_job_prefix_begins_with_the_instances(text: str, prefix: str) -> None:
+    changed = yaml.safe_load(loaded("prefix").with_prefix(text, "demo-"))
+    assert changed["prefix"] == prefix
+    assert changed == {**(yaml.safe_load(text) or {}), "prefix": prefix}
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a list\n"])
+def test_a_faulty_configuration_is_left_for_lava_to_complain_about(text: str) -> None:
+    assert loaded("prefix").with_prefix(text, "demo-") == text
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The path that lava_site hands to LAVA for a SCRIPT_NAME and a PATH_INFO, or its refusal."""
+    django, lava = ModuleType("django.conf"), ModuleType("lava_server.wsgi")
+    settings = SimpleNamespace(MOUNT_POINT="", LAVA_SITE_WORKER_LOCATION="/.lava/demo")
+    django.settings = settings  # type: ignore[attr-defined]
+    lava.application = lambda environ, _: environ  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "django.conf", django)
+    monkeypatch.setitem(sys.modules, "lava_server.wsgi", lava)
+    application = loaded("wsgi").application
+
+    def ask(path: str, script: str = "") -> str:
+        said: list[str] = []
+        environ = {"SCRIPT_NAME": script, "PATH_INFO": path}
+        answer = application(environ, lambda status, _: said.append(status))
+        if said:
+            return said[0]
+        assert answer["SCRIPT_NAME"] == ""
+        return answer["PATH_INFO"]
+
+    return ask
+
+
+def test_an_ordinary_path_is_passed_on_whole(served: Any) -> None:
+    assert served("/results/") == "/results/"
+    assert served("/results/", script=INTERNAL.rstrip("/")) == f"{INTERNAL}results/"
+
+
+def test_the_worker_location_leads_to_the_interface_for_workers_alone(served: Any) -> None:
+    assert served(f"/.lava/demo{INTERNAL}workers/w/") == f"{INTERNAL}workers/w/"
+    assert served(f"{INTERNAL}workers/w/", script="/.lava/demo") == f"{INTERNAL}workers/w/"
+    for path in ("/.lava/demo", "/.lava/demo/", "/.lava/demo/results/", "/.lava/demo/api/"):
+        assert served(path) == "404 Not Found"
+
+
+def test_another_instances_worker_location_is_no_special_path(served: Any) -> None:
+    assert served(f"/.lava/demo-two{INTERNAL}") == f"/.lava/demo-two{INTERNAL}"
+
+
+def test_a_held_socket_outlives_who_takes_it(tmp_path: Path) -> None:
+    script = [sys.executable, "-I", str(SITE / "sockets.py")]
+    # says its name to one client, then ends
+    once = "import socket; s=socket.socket(fileno=3).accept()[0]; s.send(b'%s'); s.close()"
+    holder = subprocess.Popen([*script, "hold", str(tmp_path), "web"])
+    try:
+        heard = []
+        for name in ("first", "second"):
+            take = [*script, "take", str(tmp_path), "web", sys.executable, "-c", once % name]
+            environment = {**os.environ, "LAVA_SITE_SERVICE": f"web-{name}"}
+            with (
+                subprocess.Popen(take, env=environment) as taker,
+                socket.socket(socket.AF_UNIX) as client,
+            ):
+                _connect(client, tmp_path / "web.sock")
+                heard.append(client.recv(16))
+                assert taker.wait(10) == 0
+        assert heard == [b"first", b"second"]
+        assert (tmp_path / "web.sock").stat().st_mode & 0o777 == 0o660
+        assert (tmp_path / "sockets.ctl").stat().st_mode & 0o777 == 0o600
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def _connect(client: socket.socket, path: Path) -> None:
+    client.settimeout(10)
+    limit = time.monotonic() + 10
+    while True:
+        try:
+            return client.connect(str(path))
+        except OSError:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
