@@ -270,7 +270,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Offers:
-    """What sources have, the newest first; `unreachable` has a line per place that did not answer."""
+    """What sources have, the newest first; `unreachable`: a line per place without an answer."""
 
     revisions: tuple[Revision, ...] = ()
     unreachable: tuple[str, ...] = ()

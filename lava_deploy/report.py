@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lava_deploy.model import Secret
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -91,37 +93,41 @@ class Report:
 
                 self._status.update(f"{self._title}: {escape(text)}")
             elif self._verbose:
-                self._print(f"    {text}", self._stderr)
+                self._print(f"    {text}")
 
     # Words
 
     def line(self, text: str) -> None:
         """A line of data."""
         with self._lock:
-            self._print(text, self._stdout)
+            if self._status:
+                self._status.stop()
+            print(text, file=self._stdout, flush=True)
+            if self._status:
+                self._status.start()
 
     def note(self, text: str) -> None:
         """A line for people, which `--quiet` leaves out."""
         self._keep(text)
         if not self._quiet:
             with self._lock:
-                self._print(text, self._stderr)
+                self._print(text)
 
     def warn(self, text: str) -> None:
         """Something an admin should know though the command goes on."""
         self._keep(f"warning: {text}")
         with self._lock:
-            self._print(f"warning: {text}", self._stderr)
+            self._print(f"warning: {text}")
 
     def error(self, message: str, hint: str = "") -> None:
         """Why a command failed, what state things are in, and what to do."""
         self._stop()
         self._keep(f"error: {message}")
-        self._print(f"error: {message}", self._stderr)
+        self._print(f"error: {message}")
         if hint:
-            self._print(f"hint: {hint}", self._stderr)
+            self._print(f"hint: {hint}")
         if self._log and self._log.exists():
-            self._print(f"log: {self._log}", self._stderr)
+            self._print(f"log: {self._log}")
 
     def trace(self, error: BaseException) -> None:
         """Keep the traceback of an error in the log."""
@@ -131,7 +137,8 @@ class Report:
 
     def json(self, values: Mapping[str, Any]) -> None:
         """A JSON object for programs; `version` tells them its format."""
-        self.line(json.dumps({"version": JSON_FORMAT, **values}, indent=2, default=str))
+        shown = _without_secrets({"version": JSON_FORMAT, **values})
+        self.line(json.dumps(shown, indent=2, default=str))
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns as wide as their widest text."""
@@ -157,11 +164,11 @@ class Report:
             self._status.stop()
             self._status = None
 
-    def _print(self, text: str, to: TextIO) -> None:
+    def _print(self, text: str) -> None:
         if self._status:
             self._status.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=to, flush=True)
+            print(text, file=self._stderr, flush=True)
 
     def _keep(self, text: str) -> None:
         """Add to the log; a log that cannot be written must not end what is being done."""
@@ -175,3 +182,12 @@ class Report:
                 file.writelines(f"{now} {line}\n" for line in text.splitlines())
         except OSError:
             self._log = None
+
+
+def _without_secrets(values: Any) -> Any:
+    """The same with *** for secrets, which json would take for the texts they are."""
+    if isinstance(values, Mapping):
+        return {key: _without_secrets(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_without_secrets(value) for value in values]
+    return f"{values}" if isinstance(values, Secret) else values

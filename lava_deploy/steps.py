@@ -7,15 +7,11 @@ and `done` on disk before the next one is begun.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import getpass
 import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,9 +20,11 @@ from typing import Any, Protocol
 
 from lava_deploy import __version__
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
+from lava_deploy.model import Secret
 
 BEGUN, DONE, UNDOING, UNDONE, COMMITTED = "begun", "done", "undoing", "undone", "committed"
-SECONDS_BETWEEN_TRIES = 0.1
+# The fields of a journal's first line.
+HEADER = {"operation", "subject", "decisions", "started", "tool"}
 
 
 def nothing() -> None:
@@ -59,6 +57,11 @@ class Plan:
     steps: tuple[Step, ...]
     afterwards: tuple[Step, ...] = ()
     decisions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for secrets in the decisions: they would be written in clear."""
+        if _has_secret(self.decisions):
+            raise ValueError(f"the decisions of {self.operation} hold a secret")
 
 
 class Observer(Protocol):
@@ -138,6 +141,11 @@ def unfinished(journals: Path, subject: str) -> Journal | None:
     if not events:
         return None
     header, *rest = events
+    if set(header) != HEADER:
+        raise DeployError(
+            f"the journal {_path(journals, subject)} is damaged, or of another lava-deploy",
+            hint="Its lines say which steps were begun; remove it when they are undone by hand.",
+        )
     return Journal(
         **header,
         begun=_names(rest, BEGUN),
@@ -146,41 +154,6 @@ def unfinished(journals: Path, subject: str) -> Journal | None:
         undoing=any(UNDOING in event for event in rest),
         committed=any(COMMITTED in event for event in rest),
     )
-
-
-@contextmanager
-def locked(locks: Path, subject: str, purpose: str, *, patience: float = 0) -> Iterator[None]:
-    """Hold the lock of a subject; its file says who has it, for what and since when.
-
-    `patience` is how many seconds to wait for another holder. Raises Busy.
-    """
-    locks.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with open(locks / f"{subject}.lock", "a+", encoding="utf-8") as file:
-        _lock(file.fileno(), time.monotonic() + patience, lambda: _held(file, subject))
-        since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        holder = {"user": getpass.getuser(), "pid": os.getpid(), "purpose": purpose, "since": since}
-        file.truncate(0)
-        file.write(json.dumps(holder))
-        file.flush()
-        yield
-
-
-def together(*pieces: Callable[[], Any]) -> Callable[[], None]:
-    """One callable that does several independent things at once.
-
-    It waits for all of them; then the first failure is raised, with notes of the others.
-    """
-
-    def do() -> None:
-        with ThreadPoolExecutor(max_workers=len(pieces)) as pool:
-            running = [pool.submit(piece) for piece in pieces]
-        failures = [error for one in running if (error := one.exception())]
-        if failures:
-            for other in failures[1:]:
-                failures[0].add_note(f"also: {other}")
-            raise failures[0]
-
-    return do
 
 
 class _Writer:
@@ -212,10 +185,16 @@ class _Writer:
         return writer
 
     def write(self, **event: Any) -> None:
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a line; one that a full disk tears is taken back. Raises OSError."""
+        size = self._path.stat().st_size
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(self._path, size)
+            raise
 
     def remove(self) -> None:
         self._path.unlink()
@@ -230,24 +209,27 @@ def _go_forward(
     fail: Callable[[Plan, str, BaseException, _Writer, Observer], DeployError],
 ) -> None:
     """Do what is not done yet; `fail` deals with a failure of what can still be undone."""
-    total = len(plan.steps) + len(plan.afterwards)
-    for number, step in enumerate((*plan.steps, *plan.afterwards), start=1):
-        final = number > len(plan.steps)
-        if step.name in done:
-            continue
-        try:
+    everything = (*plan.steps, *plan.afterwards)
+    step = everything[0]
+    final = False
+    try:
+        for number, step in enumerate(everything, start=1):
+            final = number > len(plan.steps)
+            if step.name in done:
+                continue
             if number == len(plan.steps) + 1:
                 writer.write(committed=True)
             writer.write(begun=step.name)
-            observer.began(step.name, number, total)
+            _tell(observer.began, step.name, number, len(everything))
             step.do()
             writer.write(done=step.name)
-            observer.ended(step.name)
-        except BaseException as error:
-            observer.failed(step.name, error)
+            _tell(observer.ended, step.name)
+        writer.remove()
+    except BaseException as error:
+        with _undisturbed():
+            _tell(observer.failed, step.name, error)
             failed = _stop_and_tell if final else fail
             raise failed(plan, step.name, error, writer, observer) from error
-    writer.remove()
 
 
 def _undo_and_tell(
@@ -279,18 +261,21 @@ def _stop_and_tell(
 def _undo(steps: Sequence[Step], writer: _Writer, observer: Observer) -> dict[str, BaseException]:
     """Undo steps, last first, past those that fail; these are returned with their reasons."""
     failures: dict[str, BaseException] = {}
-    with _undisturbed():
+    # On a full disk the undo goes on without its journal: to repeat an undo does no harm.
+    with _undisturbed(), contextlib.suppress(OSError):
         writer.write(undoing=True)
+    with _undisturbed():
         for step in reversed(steps):
-            observer.undoing(step.name)
+            _tell(observer.undoing, step.name)
             try:
                 step.undo()
             except Exception as error:
-                observer.failed(step.name, error)
+                _tell(observer.failed, step.name, error)
                 failures[step.name] = error
             else:
-                writer.write(undone=step.name)
-                observer.undone(step.name)
+                with contextlib.suppress(OSError):
+                    writer.write(undone=step.name)
+                _tell(observer.undone, step.name)
         if not failures:
             writer.remove()
     return failures
@@ -305,7 +290,25 @@ def _partly_undone(plan: Plan, failures: Mapping[str, BaseException]) -> PartlyU
 
 
 def _said(error: BaseException) -> str:
-    return "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+    """An error's words with its notes; what is no error of ours is named by its class as well."""
+    if isinstance(error, KeyboardInterrupt):
+        return "it was interrupted"
+    name = "" if isinstance(error, DeployError) else f"{type(error).__name__}: "
+    return "\n".join([f"{name}{error}", *getattr(error, "__notes__", ())])
+
+
+def _tell(tell: Callable[..., None], *words: Any) -> None:
+    """Tell the observer; that nobody can hear it, as on a closed terminal, changes nothing."""
+    with contextlib.suppress(OSError):
+        tell(*words)
+
+
+def _has_secret(values: Any) -> bool:
+    if isinstance(values, Mapping):
+        return any(_has_secret(value) for value in values.values())
+    if isinstance(values, (list, tuple)):
+        return any(_has_secret(value) for value in values)
+    return isinstance(values, Secret)
 
 
 def _journal_of(plan: Plan, journals: Path) -> Journal:
@@ -313,9 +316,9 @@ def _journal_of(plan: Plan, journals: Path) -> Journal:
     journal = unfinished(journals, plan.subject)
     if journal is None:
         raise Busy(f"nothing of {plan.subject} is unfinished")
-    known = {step.name for step in (*plan.steps, *plan.afterwards)}
-    strange = [name for name in journal.begun if name not in known]
-    if strange or journal.operation != plan.operation:
+    names = tuple(step.name for step in (*plan.steps, *plan.afterwards))
+    begun = tuple(dict.fromkeys(journal.begun))  # a step that was resumed was begun twice
+    if begun != names[: len(begun)] or journal.operation != plan.operation:
         raise Busy(
             f"the unfinished {journal.operation} of {plan.subject} was begun by lava-deploy "
             f"{journal.tool}, which had other steps",
@@ -330,35 +333,19 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    # Commands of the undo inherit what is ignored, not what is handled: a second Ctrl-C goes to
+    # all of the terminal, while who wants to end one of them sends it a SIGTERM.
+    instead = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _keep_on, signal.SIGHUP: _keep_on}
+    before = {number: signal.signal(number, handler) for number, handler in instead.items()}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
-def _lock(handle: int, deadline: float, refusal: Callable[[], Busy]) -> None:
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        if time.monotonic() >= deadline:
-            raise refusal()
-        time.sleep(SECONDS_BETWEEN_TRIES)
-
-
-def _held(file: Any, subject: str) -> Busy:
-    """The refusal that names the holder, who may just be writing down who they are."""
-    file.seek(0)
-    text = file.read()
-    try:
-        who = "{user} (process {pid}) has run `{purpose}` since {since}".format(**json.loads(text))
-    except (ValueError, KeyError):
-        who = "somebody else is at work"
-    return Busy(f"{subject} is locked: {who}", hint="Try again when that is over.")
+def _keep_on(_signal: int, _frame: Any) -> None:
+    """Do not end."""
 
 
 def _heal(path: Path) -> None:

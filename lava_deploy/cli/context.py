@@ -93,9 +93,9 @@ class Context:
         Raises Busy when somebody else has it, or when a killed run waits to be dealt with, unless
         that is what the command is for.
         """
-        from lava_deploy import steps
+        from lava_deploy import locks, steps
 
-        with steps.locked(self.host.locks, subject, command_line()):
+        with locks.locked(self.host.locks, subject, command_line()):
             journal = steps.unfinished(self.host.journals, subject)
             if journal and not unfinished:
                 raise Busy(

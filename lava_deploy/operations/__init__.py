@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
-# Locks of what instances share on a host, held briefly; no instance can have such a name.
-CACHE_LOCK, ROUTE_LOCK = "host.cache", "host.route"
+# The lock of Apache's configuration, held briefly; no instance can have such a name.
+ROUTE_LOCK = "host.route"
 # How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
 STAMP = "%Y-%m-%dT%H-%M-%SZ"
 SYSTEMD = Path("/run/systemd/system")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from lava_deploy import steps
+from lava_deploy import locks
 from lava_deploy.errors import DeployError
 from lava_deploy.model import Database, Secret
 from lava_deploy.operations import ROUTE_LOCK
@@ -81,14 +81,14 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         settings.change(system, instance, ours)
 
     def open_route() -> None:
-        with steps.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.change(system, _route(instance, configuration))
         facts.remember_texts(system, instance, _route(instance, configuration))
 
     def open_former_route() -> None:
         texts = former.read(system, instance)
         wanted = {path: texts[path] or "" for path in _route(instance, configuration)}
-        with steps.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.change(system, wanted)
         facts.remember_texts(system, instance, wanted)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import sources, steps
+from lava_deploy import locks, sources
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Revision, name_faults
-from lava_deploy.operations import CACHE_LOCK, ROUTE_LOCK
+from lava_deploy.operations import ROUTE_LOCK
 from lava_deploy.parts import (
     configuration as configuration_file,
 )
@@ -118,14 +118,13 @@ def prepare(doors: Doors, revision: Revision, add_packages: AddPackages) -> Buil
     called for a release that has to compile something.
     """
     host, system = doors.host, doors.system
-    with steps.locked(host.locks, CACHE_LOCK, f"build of {revision.version}", patience=900):
-        built = release.cached(system, host.cache, revision)
-        if built:
-            return built
-        code = sources.fetch(system, host.cache, revision, doors.report.progress)
-        if code.build_packages:
-            add_packages(code.build_packages)
-        return release.build(system, host.cache, code, doors.report.progress)
+    built = release.cached(system, host.cache, revision)
+    if built:
+        return built
+    code = sources.fetch(system, host.cache, revision, doors.report.progress)
+    if code.build_packages:
+        add_packages(code.build_packages)
+    return release.build(system, host.cache, code, doors.report.progress)
 
 
 def prepare_guest(doors: Doors) -> None:
@@ -266,12 +265,12 @@ class _Making:
         services.remove(self.system, self.doors.keeper, self.doors.web, self.instance)
 
     def open_route(self) -> None:
-        with steps.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.make(self.system, self.instance, self.configuration.route)
         route.wait(self.doors.web, self.configuration.route)
 
     def close_route(self) -> None:
-        with steps.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.remove(self.system, self.instance)
 
     def register(self) -> None:

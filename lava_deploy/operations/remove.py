@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import steps
+from lava_deploy import locks
 from lava_deploy.errors import Unreachable
 from lava_deploy.model import Database
 from lava_deploy.operations import ROUTE_LOCK
@@ -57,11 +57,11 @@ def plan(
     system = doors.system
 
     def open_route() -> None:
-        with steps.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.make(system, instance, configuration.route)
 
     def close_route() -> None:
-        with steps.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
             route.remove(system, instance)
 
     def stop_services() -> None:

@@ -16,8 +16,8 @@ FILE_LENGTH = 400
 
 DOORS = {"system", "postgres", "playbook", "web"}
 MAY_IMPORT = {
-    "cli": {"cli", "config", "operations", "report", "steps", "model", "errors", *DOORS},
-    "operations": {"parts", "sources", "steps", "playbook", "model", "errors"},
+    "cli": {"cli", "config", "operations", "report", "steps", "locks", "model", "errors", *DOORS},
+    "operations": {"parts", "sources", "steps", "locks", "playbook", "model", "errors"},
     "parts": {"templates", "model", "errors"},
     "sources": {"sources", "model", "errors"},
     "model": set(),

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from lava_deploy import steps
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
+from lava_deploy.model import Secret
 from lava_deploy.steps import Plan, Step
 
 
@@ -281,34 +283,86 @@ def test_an_unfinished_journal_is_never_overwritten(machine, tmp_path):
     assert machine.things == []
 
 
-def test_a_lock_names_its_holder(tmp_path):
-    with (
-        steps.locked(tmp_path, "demo", "lava-deploy install demo"),
-        pytest.raises(Busy, match=r"demo is locked: .*`lava-deploy install demo` since 2"),
-        steps.locked(tmp_path, "demo", "another"),
-    ):
-        pass
-    with steps.locked(tmp_path, "demo", "another"), steps.locked(tmp_path, "other", "besides"):
-        pass
+def test_an_interruption_between_two_steps_undoes_as_well(machine, tmp_path):
+    class Impatient(Watcher):
+        def ended(self, step: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RolledBack):
+        steps.carry_out(machine.plan("a", "b"), tmp_path, Impatient())
+    assert machine.things == []
 
 
-def test_a_lock_without_a_readable_holder_is_held_all_the_same(tmp_path):
-    with steps.locked(tmp_path, "demo", "first"):
-        (tmp_path / "demo.lock").write_text("")
-        with (
-            pytest.raises(Busy, match="somebody else"),
-            steps.locked(tmp_path, "demo", "second", patience=0.15),
-        ):
-            pass
+def test_that_nobody_can_be_told_changes_nothing(machine, tmp_path):
+    class Gone(Watcher):
+        def began(self, *_: object) -> None:
+            raise BrokenPipeError
+
+        failed = undoing = began
+
+    machine.faults["b"] = DeployError("no luck")
+    with pytest.raises(RolledBack):
+        steps.carry_out(machine.plan("a", "b"), tmp_path, Gone())
+    assert machine.things == []
 
 
-def test_pieces_run_together_and_the_first_failure_is_raised_with_the_others():
-    meeting = threading.Barrier(2, timeout=10)
-    steps.together(meeting.wait, meeting.wait)()
+def test_a_full_disk_under_the_journal_undoes_what_was_done(machine, tmp_path, monkeypatch):
+    write = steps._Writer.write
 
-    def fail(text: str) -> None:
-        raise DeployError(text)
+    def full(self: steps._Writer, **event: object) -> None:
+        if event in ({"begun": "b"}, {"undoing": True}, {"undone": "a"}):
+            raise OSError(28, "No space left on device")
+        write(self, **event)
 
-    with pytest.raises(DeployError, match="one") as raised:
-        steps.together(lambda: fail("one"), lambda: fail("two"))()
-    assert raised.value.__notes__ == ["also: two"]
+    monkeypatch.setattr(steps._Writer, "write", full)
+    with pytest.raises(RolledBack, match="No space left"):
+        steps.carry_out(machine.plan("a", "b"), tmp_path, Watcher())
+    assert machine.things == []
+
+
+def test_a_line_that_a_full_disk_tears_is_taken_back(tmp_path, monkeypatch):
+    writer = steps._Writer.start(Plan("install", "demo", ()), tmp_path)
+    whole = (tmp_path / "demo.jsonl").read_bytes()
+
+    def fail(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        writer.write(begun="a")
+    assert (tmp_path / "demo.jsonl").read_bytes() == whole
+
+
+def test_commands_of_an_undo_can_be_ended(tmp_path):
+    statuses = []
+
+    def undo() -> None:
+        sleeper = subprocess.Popen(["sleep", "60"])
+        sleeper.terminate()
+        statuses.append(sleeper.wait(timeout=10))
+
+    def fail() -> None:
+        raise DeployError("no luck")
+
+    plan = Plan("install", "demo", (Step("a", fail, undo),))
+    with pytest.raises(RolledBack):
+        steps.carry_out(plan, tmp_path, Watcher())
+    assert statuses == [-signal.SIGTERM]
+
+
+def test_a_secret_in_the_decisions_is_refused():
+    with pytest.raises(ValueError, match="hold a secret"):
+        Plan("install", "demo", (), decisions={"values": [{"password": Secret("hush")}]})
+
+
+def test_a_damaged_header_is_said_to_be_one(tmp_path):
+    (tmp_path / "demo.jsonl").write_text('{"operation": "install"}\n')
+    with pytest.raises(DeployError, match="is damaged"):
+        steps.unfinished(tmp_path, "demo")
+
+
+def test_an_undo_that_fails_again_when_abandoned_is_named_again(machine, tmp_path):
+    kill(tmp_path, "b")
+    machine.faults["undo a"] = DeployError("stuck")
+    with pytest.raises(PartlyUndone, match="a: stuck"):
+        steps.abandon(machine.plan("a", "b", "c", afterwards=("d",)), tmp_path, Watcher())
