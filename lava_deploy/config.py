@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from lava_deploy.configuration import Components, Configuration
 from lava_deploy.errors import ConfigurationError, UsageError
-from lava_deploy.model import Components, Configuration, Host, Secret
+from lava_deploy.model import Host, Secret
 
 # RFC 1123: labels of letters, digits and inner hyphens; in all at most 253 characters.
 LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

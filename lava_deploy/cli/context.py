@@ -20,7 +20,8 @@ from lava_deploy.errors import Busy, DeployError, PreflightFailed, UsageError
 from lava_deploy.report import Report
 
 if TYPE_CHECKING:
-    from lava_deploy.model import Database, Host, Instance
+    from lava_deploy.configuration import Database
+    from lava_deploy.model import Host, Instance
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
     from lava_deploy.steps import Plan

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lava_deploy.cli.context import Context
-    from lava_deploy.model import Configuration
+    from lava_deploy.configuration import Configuration
     from lava_deploy.operations.install import Request
     from lava_deploy.parts.job import Outcome
     from lava_deploy.steps import Plan

@@ -10,8 +10,8 @@ from lava_deploy import config
 from lava_deploy.cli import installing
 from lava_deploy.cli.context import Context, as_json, common, dry_run, no_questions, yes
 from lava_deploy.cli.host import HOST, refuse
+from lava_deploy.configuration import Configuration
 from lava_deploy.errors import ConfigurationError, UsageError
-from lava_deploy.model import Configuration
 
 if TYPE_CHECKING:
     from lava_deploy.model import Instance

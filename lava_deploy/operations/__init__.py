@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lava_deploy.model import Database, Host
+    from lava_deploy.configuration import Database
+    from lava_deploy.model import Host
     from lava_deploy.parts.services import Manager
     from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres

@@ -6,8 +6,9 @@ import difflib
 from typing import TYPE_CHECKING
 
 from lava_deploy import locks
+from lava_deploy.configuration import Database
 from lava_deploy.errors import DeployError
-from lava_deploy.model import Database, Secret
+from lava_deploy.model import Secret
 from lava_deploy.operations import ROUTE_LOCK
 from lava_deploy.parts import (
     console,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lava_deploy.model import Configuration, Instance, Release, Service
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance, Release, Service
     from lava_deploy.operations import Doors
 
 OPERATION = "apply"

@@ -11,7 +11,8 @@ from lava_deploy.parts import console, release, route, services
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lava_deploy.model import Configuration, Instance, Release
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance, Release
     from lava_deploy.operations import Doors
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import sources
-from lava_deploy.model import Database
+from lava_deploy.configuration import Database
 from lava_deploy.operations import STAMP
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import facts, release, route, services, tokens
@@ -15,7 +15,8 @@ from lava_deploy.parts import facts, release, route, services, tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lava_deploy.model import Configuration, Instance, Offers, ServiceState
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance, Offers, ServiceState
     from lava_deploy.operations import Doors
 
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from lava_deploy.model import Built, Configuration
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Built
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import locks
+from lava_deploy.configuration import Database
 from lava_deploy.errors import Unreachable
-from lava_deploy.model import Database
 from lava_deploy.operations import ROUTE_LOCK
 from lava_deploy.parts import database, facts, folders, release, route, services, user
 from lava_deploy.steps import Plan, Step
@@ -14,7 +14,8 @@ from lava_deploy.steps import Plan, Step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lava_deploy.model import Configuration, Instance
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance
     from lava_deploy.operations import Doors
 
 OPERATION = "remove"

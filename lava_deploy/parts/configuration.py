@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from lava_deploy import templates
 
 if TYPE_CHECKING:
-    from lava_deploy.model import Configuration, Instance
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance
     from lava_deploy.system import System
 
 

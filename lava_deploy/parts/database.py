@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from lava_deploy.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from lava_deploy.model import Database, Instance, Secret
+    from lava_deploy.configuration import Database
+    from lava_deploy.model import Instance, Secret
     from lava_deploy.postgres import Postgres
     from lava_deploy.system import System
 

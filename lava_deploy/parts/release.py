@@ -139,36 +139,21 @@ def _folder(system: System, cache: Path, revision: Revision) -> Path:
 def _fill(
     system: System, cache: Path, code: Code, to: Path, progress: Callable[[str], None]
 ) -> None:
-    uv, environment = _uv(), _environment(system, cache)
     venv, lock = to / "venv", to / LOCK
-    system.run([uv, "venv", "--quiet", "--relocatable", "--python", PYTHON, venv])
+    uv, environment = _uv(), _environment(system, cache)
     if code.lock:
         system.write(lock, code.lock)
     else:
         progress("choosing the versions of what LAVA depends on")
-        compile_lock: list[str | Path] = [
-            uv,
-            "pip",
-            "compile",
-            "--quiet",
-            "--generate-hashes",
-            "--no-header",
-        ]
-        compile_lock += ["--no-annotate", "--python", PYTHON, "--output-file", lock, "-"]
-        system.run(compile_lock, stdin=code.requirements, environment=environment)
+        choose = "pip compile --quiet --generate-hashes --no-header --no-annotate".split()
+        choose += ["--python", str(PYTHON), "--output-file", str(lock), "-"]
+        system.run([uv, *choose], stdin=code.requirements, environment=environment)
     progress("downloading and installing what LAVA depends on")
-    sync: list[str | Path] = [
-        uv,
-        "pip",
-        "sync",
-        "--quiet",
-        "--require-hashes",
-        "--link-mode",
-        "copy",
-    ]
-    # A build gets the locked setuptools, if there is one, as no other lock holds for it.
-    sync += ["--compile-bytecode", "--build-constraints", lock, "--python", venv / "bin/python"]
-    system.run([*sync, lock], environment=environment)
+    system.run([uv, "venv", "--quiet", "--relocatable", "--python", PYTHON, venv])
+    sync = "pip sync --quiet --require-hashes --link-mode copy --compile-bytecode".split()
+    # What has to be compiled gets the locked setuptools, if there is one.
+    sync += ["--build-constraints", str(lock), "--python", str(venv / "bin/python"), str(lock)]
+    system.run([uv, *sync], environment=environment)
     progress(f"installing LAVA {code.version} and its static files")
     _install(system, code, venv)
     _collect(system, code, to)

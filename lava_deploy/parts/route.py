@@ -13,7 +13,8 @@ from lava_deploy import templates
 from lava_deploy.errors import CommandFailed, Unreachable
 
 if TYPE_CHECKING:
-    from lava_deploy.model import Instance, Route
+    from lava_deploy.configuration import Route
+    from lava_deploy.model import Instance
     from lava_deploy.system import System
     from lava_deploy.web import Web
 

@@ -25,7 +25,8 @@ from lava_deploy.model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lava_deploy.model import Configuration, Instance, Release, ServiceState
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance, Release, ServiceState
     from lava_deploy.system import System
     from lava_deploy.web import Web
 

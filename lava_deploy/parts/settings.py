@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from lava_deploy.model import Configuration, Database, Instance, Mail
+    from lava_deploy.configuration import Configuration, Database, Mail
+    from lava_deploy.model import Instance
     from lava_deploy.system import System
 
 HEADER = "# Written by lava-deploy out of instance.yaml: change that, then `lava-deploy apply`.\n"

@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lava_deploy.model import (
-    Components,
-    Configuration,
-    Database,
-    Gunicorn,
-    Host,
-    Mail,
-    Release,
-    Route,
-    Secret,
-)
+from lava_deploy.configuration import Components, Configuration, Database, Gunicorn, Mail, Route
+from lava_deploy.model import Host, Release, Secret
 from lava_deploy.parts import services, settings, supervisor, systemd
 from lava_deploy.system import System
 

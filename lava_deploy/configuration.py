@@ -1,0 +1,71 @@
+"""What an admin may set of an instance: the contents of instance.yaml, as types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lava_deploy.model import Secret
+
+
+@dataclass(frozen=True)
+class Route:
+    """How people reach an instance. `kind` is "vhost"; `hostname` the name it answers to."""
+
+    kind: str = "vhost"
+    hostname: str = ""
+
+
+@dataclass(frozen=True)
+class Mail:
+    """How LAVA sends notifications; empty values leave LAVA's defaults."""
+
+    server: str = ""
+    port: int = 25
+    user: str = ""
+    password: Secret = Secret("")
+    tls: bool = False
+    sender: str = ""
+    admins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gunicorn:
+    """The size of the web server."""
+
+    workers: int = 2
+    threads: int = 4
+
+
+@dataclass(frozen=True)
+class Components:
+    """Which components run on this host."""
+
+    publisher: bool = True
+    scheduler: bool = True
+    dispatcher: bool = True
+
+
+@dataclass(frozen=True)
+class Database:
+    """The Postgres server. Without `host`: the distribution's cluster, by its socket.
+
+    `port` 0 is the port of the default cluster, or 5432. `admin` and `admin_password_file` are how
+    lava-deploy itself logs in to a server on another machine.
+    """
+
+    host: str = ""
+    port: int = 0
+    admin: str = "postgres"
+    admin_password_file: str = ""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that an admin may set, as read from instance.yaml."""
+
+    route: Route = Route()
+    mail: Mail = Mail()
+    web: Gunicorn = Gunicorn()
+    components: Components = Components()
+    database: Database = Database()
+    settings: Mapping[str, Any] = field(default_factory=dict)
