@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+NAME_TRIES = 8
 GREETING_LIMIT = 1 << 16
 GREETING_SECONDS = 20
 TLS_HANDSHAKE = 0x16
@@ -72,9 +73,9 @@ async def connect(name: str, port: int) -> Streams:
     """A connection to a registry, through the machine's proxy where it has one."""
     proxy = getproxies().get("https" if port == 443 else "http")
     if not proxy or proxy_bypass(name):
-        return await asyncio.open_connection(name, port)
+        return await _open(name, port)
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+    reader, writer = await _open(parts.hostname, parts.port or 80)
     writer.write(f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n".encode())
     if parts.username:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -84,6 +85,18 @@ async def connect(name: str, port: int) -> Streams:
     if status.split(b" ")[1:2] != [b"200"]:
         raise ConnectionError(f"the proxy answered {status!r}")
     return reader, writer
+
+
+async def _open(name: str | None, port: int) -> Streams:
+    """A connection; a name server that is busy is asked again, as clients would be too late to."""
+    for _ in range(NAME_TRIES):
+        try:
+            return await asyncio.open_connection(name, port)
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN:
+                raise
+            await asyncio.sleep(1)
+    raise ConnectionError(f"no name server answers for {name}")
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
