@@ -335,8 +335,11 @@ def _undisturbed() -> Iterator[None]:
         return
     # Commands of the undo inherit what is ignored, not what is handled: a second Ctrl-C goes to
     # all of the terminal, while who wants to end one of them sends it a SIGTERM.
-    instead = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: _keep_on, signal.SIGHUP: _keep_on}
-    before = {number: signal.signal(number, handler) for number, handler in instead.items()}
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _keep_on),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, _keep_on),
+    }
     try:
         yield
     finally:

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "model": set(),
     "errors": set(),
 }
-ANY_OTHER_MAY_IMPORT = {"model", "configuration", "errors"}
+ANY_OTHER_MAY_IMPORT = TYPES
 # The one module that may use what leads out of the process, or to the terminal.
 ONLY_IN = {
     "subprocess": "system",
