@@ -30,7 +30,7 @@ Dir::State::lists "lists";
 Dir::State::status "{directory}/status";
 Dir::Cache "{directory}/cache";
 Dir::Cache::pkgcache "packages.bin";
-Dir::Cache::srcpkgcache "sources.bin";
+Dir::Cache::srcpkgcache "";
 Dir::Etc::sourcelist "{directory}/suite.sources";
 Dir::Etc::sourceparts "{directory}/none";
 Dir::Etc::preferencesparts "{directory}/none";
