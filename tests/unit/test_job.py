@@ -77,6 +77,14 @@ def test_the_definition_hands_the_nonce_to_the_guests_kernel(architecture, conso
     assert said["tags"] == ["a-tag"]
 
 
+def test_the_definition_names_the_image_by_its_path_as_it_is():
+    """LAVA takes what follows file:// literally: no %2B for the + in versions of Debian's."""
+    kernel = Path("/cache/guest/6.12+deb13/vmlinuz")
+    guest = Guest("amd64", kernel, GUEST.initrd)
+    said = yaml.safe_load(job.definition(guest, "qemu", "a-tag", NONCE))
+    assert said["actions"][0]["deploy"]["images"]["kernel"]["url"] == f"file://{kernel}"
+
+
 def test_the_definition_does_not_contain_the_answer():
     assert job.proof(NONCE) not in job.definition(GUEST, "qemu", "a-tag", NONCE)
 
