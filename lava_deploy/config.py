@@ -53,16 +53,25 @@ def read(text: str, place: str = "instance.yaml") -> Configuration:
 
 def build(values: Any, place: str) -> Configuration:
     """The configuration in nested mappings. Raises ConfigurationError with every fault."""
-    faults: list[str] = []
-    configuration = _build(Configuration, values, "", faults)
-    if not faults:
-        faults = _senseless(configuration)
+    configuration, faults = examine(values)
     if faults:
         raise ConfigurationError(
             f"{place} has faults:" + "".join(f"\n  - {fault}" for fault in faults),
             hint="Every setting is explained in the comments of the file.",
         )
     return configuration
+
+
+def examine(values: Any) -> tuple[Configuration, list[str]]:
+    """The configuration in nested mappings, and all its faults with their places.
+
+    With faults, the configuration is one of defaults.
+    """
+    faults: list[str] = []
+    configuration = _build(Configuration, values, "", faults)
+    if not faults:
+        faults = _senseless(configuration)
+    return (Configuration() if faults else configuration), faults
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:

@@ -11,6 +11,7 @@ import click
 from lava_deploy.cli import installing
 from lava_deploy.cli.context import Context, as_json, common, dry_run, yes
 from lava_deploy.errors import PreflightFailed
+from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +99,11 @@ def quickstart(
     """
     context.require_root()
     order = installing.Order(name, revision, source, hostname=hostname)
-    configuration = installing.complete(context, order, ask=False)
+    configuration, faults = installing.complete(context, order, ask=False)
+    refuse([*name_faults(name), *installing.admin_faults(order), *faults])
     _make_everything_ready(context, order)
     with context.holding(name), context.recorded(name):
-        request = installing.request(context, order, configuration)
+        request = installing.request(context, order, configuration, faults)
         installing.carry_out(context, request, configuration)
         outcome = installing.prove(context, name, configuration)
     installing.present(context, name, configuration, outcome, as_json=as_json)
@@ -109,12 +111,10 @@ def quickstart(
 
 def _make_everything_ready(context: Context, order: installing.Order) -> None:
     """Set the host up while the release and the guest's image are fetched and built."""
-    from lava_deploy.model import name_faults
     from lava_deploy.operations import install
     from lava_deploy.operations import setup as operation
 
     doors = context.doors
-    refuse([*name_faults(order.name), *installing.admin_faults(order)])
     with context.holding(HOST), context.recorded(HOST):
         refuse(operation.faults(doors))
         add_packages = installing.package_adder(context)

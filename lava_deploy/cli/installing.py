@@ -11,6 +11,7 @@ import click
 
 from lava_deploy import config
 from lava_deploy.errors import DeployError, PreflightFailed, UsageError
+from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,10 +55,10 @@ def place_database(order: Order, **options: str | int | None) -> None:
         order.values["database"] = given
 
 
-def complete(context: Context, order: Order, *, ask: bool) -> Configuration:
+def complete(context: Context, order: Order, *, ask: bool) -> tuple[Configuration, list[str]]:
     """Answer what the order leaves open, by questions or by their defaults.
 
-    Raises ConfigurationError when the answers make no sense together.
+    The configuration that is ordered, and what of it makes no sense.
     """
     for assignment in order.assignments:
         config.assign(order.values, assignment)
@@ -72,10 +73,11 @@ def complete(context: Context, order: Order, *, ask: bool) -> Configuration:
         _ask(context, order, route, components)
     order.revision = order.revision or "latest"
     order.admin = order.admin or "admin"
-    route.setdefault("hostname", order.name + LOCAL)
+    if not name_faults(order.name):
+        route.setdefault("hostname", order.name + LOCAL)
     if order.admin_mail:
         mail.setdefault("admins", [order.admin_mail])
-    return config.build(order.values, "the order")
+    return config.examine(order.values)
 
 
 def _ask(context: Context, order: Order, route: dict[str, Any], components: dict[str, Any]) -> None:
@@ -105,11 +107,16 @@ def _proposal(context: Context, name: str) -> str:
     return install.resolvable_name(context.doors, name) or name + LOCAL
 
 
-def request(context: Context, order: Order, configuration: Configuration) -> Request:
-    """The order made definite. Raises PreflightFailed with everything that is wrong with it."""
+def request(
+    context: Context, order: Order, configuration: Configuration, faults: Sequence[str]
+) -> Request:
+    """The order made definite.
+
+    Raises PreflightFailed with everything that is wrong with it, `faults` among it.
+    """
     from lava_deploy.operations import install
 
-    faults = install.faults(context.doors, order.name, configuration)
+    faults = [*faults, *install.faults(context.doors, order.name, configuration)]
     faults += admin_faults(order)
     revision = None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from lava_deploy.cli.context import Context, as_json, common, dry_run, no_questi
 from lava_deploy.cli.host import HOST, refuse
 from lava_deploy.configuration import Configuration
 from lava_deploy.errors import ConfigurationError, UsageError
+from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from lava_deploy.model import Instance
@@ -71,9 +73,10 @@ def install(
     )
     installing.place_database(order, **database)
     asks = context.interactive and not no_questions
-    configuration = installing.complete(context, order, ask=asks)
-    with context.holding(name):
-        request = installing.request(context, order, configuration)
+    configuration, faults = installing.complete(context, order, ask=asks)
+    # a text that is no name names no lock either; it is refused with all other faults
+    with nullcontext() if name_faults(name) else context.holding(name):
+        request = installing.request(context, order, configuration, faults)
         for line in installing.summary(request, configuration):
             context.report.note(line)
         if dry_run:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
-# The lock of Apache's configuration, held briefly; no instance can have such a name.
-ROUTE_LOCK = "host.route"
+# The lock of what instances share: the configuration of Apache, unit files. Held briefly; no
+# instance can have such a name.
+SHARED_LOCK = "host.shared"
 # How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
 STAMP = "%Y-%m-%dT%H-%M-%SZ"
 SYSTEMD = Path("/run/systemd/system")

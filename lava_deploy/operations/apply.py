@@ -9,7 +9,7 @@ from lava_deploy import locks
 from lava_deploy.configuration import Database
 from lava_deploy.errors import DeployError
 from lava_deploy.model import Secret
-from lava_deploy.operations import ROUTE_LOCK
+from lava_deploy.operations import SHARED_LOCK
 from lava_deploy.parts import (
     console,
     database,
@@ -83,14 +83,14 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         settings.change(system, instance, ours)
 
     def open_route() -> None:
-        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(doors.host.locks, SHARED_LOCK, OPERATION, patience=60):
             route.change(system, _route(instance, configuration))
         facts.remember_texts(system, instance, _route(instance, configuration))
 
     def open_former_route() -> None:
         texts = former.read(system, instance)
         wanted = {path: texts[path] or "" for path in _route(instance, configuration)}
-        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with locks.locked(doors.host.locks, SHARED_LOCK, OPERATION, patience=60):
             route.change(system, wanted)
         facts.remember_texts(system, instance, wanted)
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 class Overview:
     """One instance as it is now.
 
-    `answers` is the HTTP status of its health page through its route, 0 without any answer;
     `snapshot_age` is in seconds, None without a snapshot; `smoke` is the last smoke job's outcome.
     """
 
@@ -35,7 +34,6 @@ class Overview:
     components: Mapping[str, ServiceState]
     snapshot_age: int | None
     smoke: Mapping[str, Any]
-    answers: int = 0
 
     @property
     def running(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy import locks, sources
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Revision, name_faults
-from lava_deploy.operations import ROUTE_LOCK
+from lava_deploy.operations import SHARED_LOCK
 from lava_deploy.parts import (
     configuration as configuration_file,
 )
@@ -32,6 +32,7 @@ from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from lava_deploy.configuration import Configuration
@@ -83,6 +84,7 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
+    found += doors.keeper.faults(doors.system, doors.host)
     found += _room_faults(doors)
     try:
         found += database.faults(_server(doors, configuration), instance)
@@ -251,28 +253,34 @@ class _Making:
     def start_services(self) -> None:
         built = release.of(self.system, self.instance, self.label)
         keeper = self.doors.keeper
-        services.make(
-            self.system,
-            keeper,
-            self.doors.web,
-            self.instance,
-            built,
-            self.configuration,
-            self.request.worker,
-        )
+        with self.alone():
+            services.make(
+                self.system,
+                keeper,
+                self.doors.web,
+                self.instance,
+                built,
+                self.configuration,
+                self.request.worker,
+            )
         services.start(self.system, keeper, self.doors.web, self.instance, self.configuration)
 
     def remove_services(self) -> None:
-        services.remove(self.system, self.doors.keeper, self.doors.web, self.instance)
+        with self.alone():
+            services.remove(self.system, self.doors.keeper, self.doors.web, self.instance)
 
     def open_route(self) -> None:
-        with locks.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with self.alone():
             route.make(self.system, self.instance, self.configuration.route)
         route.wait(self.doors.web, self.configuration.route)
 
     def close_route(self) -> None:
-        with locks.locked(self.doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with self.alone():
             route.remove(self.system, self.instance)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other run changes meanwhile what instances share."""
+        return locks.locked(self.doors.host.locks, SHARED_LOCK, OPERATION, patience=60)
 
     def register(self) -> None:
         """Remember what no file of the instance says; from here on, `list` shows it."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy import locks
 from lava_deploy.configuration import Database
 from lava_deploy.errors import Unreachable
-from lava_deploy.operations import ROUTE_LOCK
+from lava_deploy.operations import SHARED_LOCK
 from lava_deploy.parts import database, facts, folders, release, route, services, user
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance
@@ -57,30 +58,35 @@ def plan(
     server = doors.postgres(Database(**decisions["database"]))
     system = doors.system
 
+    def alone() -> AbstractContextManager[None]:
+        return locks.locked(doors.host.locks, SHARED_LOCK, OPERATION, patience=60)
+
     def open_route() -> None:
-        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with alone():
             route.make(system, instance, configuration.route)
 
     def close_route() -> None:
-        with locks.locked(doors.host.locks, ROUTE_LOCK, OPERATION, patience=60):
+        with alone():
             route.remove(system, instance)
 
     def stop_services() -> None:
-        services.remove(system, doors.keeper, doors.web, instance)
+        with alone():
+            services.remove(system, doors.keeper, doors.web, instance)
 
     def start_services() -> None:
         current = release.current(system, instance)
         if current is None:  # there was nothing to start
             return
-        services.make(
-            system,
-            doors.keeper,
-            doors.web,
-            instance,
-            current,
-            configuration,
-            decisions["worker"],
-        )
+        with alone():
+            services.make(
+                system,
+                doors.keeper,
+                doors.web,
+                instance,
+                current,
+                configuration,
+                decisions["worker"],
+            )
         services.start(system, doors.keeper, doors.web, instance, configuration)
 
     return Plan(

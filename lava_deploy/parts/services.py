@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lava_deploy.configuration import Configuration
-    from lava_deploy.model import Instance, Release, ServiceState
+    from lava_deploy.model import Host, Instance, Release, ServiceState
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
@@ -40,6 +40,7 @@ SECONDS_TO_CANCEL = 20
 class Manager(Protocol):
     """What keeps processes running: the functions of parts.systemd and of parts.supervisor."""
 
+    def faults(self, system: System, host: Host) -> list[str]: ...
     def install(
         self, system: System, web: Web, instance: Instance, services: Sequence[Service]
     ) -> None: ...

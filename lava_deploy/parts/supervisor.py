@@ -64,15 +64,16 @@ def prepare(system: System, host: Host) -> None:
     system.write(_configuration(host), content)
 
 
+def faults(system: System, host: Host) -> list[str]:
+    """What stands in the way of instances of this host: nothing."""
+    return []
+
+
 def unprepare(system: System, host: Host) -> None:
-    """Stop and remove the supervisor, if no instance needs it any more."""
-    if system.names(host.supervisor / "programs"):
-        return
-    daemon = _process(system, host)
-    if daemon:
-        system.run(["kill", str(daemon)], check=False)
-        system.has_ended(daemon, SECONDS_TO_STOP)
-    system.remove_tree(host.supervisor)
+    """Remove the supervisor, if no instance needs it any more."""
+    if not system.names(host.supervisor / "programs"):
+        _end(system, host)
+        system.remove_tree(host.supervisor)
 
 
 def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
@@ -87,11 +88,12 @@ def install(system: System, web: Web, instance: Instance, services: Sequence[Ser
 
 
 def remove(system: System, web: Web, instance: Instance) -> None:
-    """Stop the instance and forget its services; the last instance takes the supervisor along."""
+    """Stop the instance and forget its services; without any instance the daemon ends."""
     system.remove(_file(instance))
     if _is_running(web, instance.host):
         _unload(web, instance)
-    unprepare(system, instance.host)
+    if not system.names(instance.host.supervisor / "programs"):
+        _end(system, instance.host)
 
 
 def start_all(system: System, web: Web, instance: Instance) -> None:
@@ -169,6 +171,14 @@ def _state(shown: dict[str, Any] | None) -> ServiceState:
         return ServiceState(False, "not known to the supervisor")
     words = f"{shown['statename'].lower()}, {shown['description']}".rstrip(", ")
     return ServiceState(shown["statename"] == "RUNNING", words)
+
+
+def _end(system: System, host: Host) -> None:
+    """End the daemon, if it runs."""
+    daemon = _process(system, host)
+    if daemon:
+        system.run(["kill", str(daemon)], check=False)
+        system.has_ended(daemon, SECONDS_TO_STOP)
 
 
 def _daemon(system: System, web: Web, host: Host) -> Supervisor:
