@@ -1,0 +1,170 @@
+"""The machines the end-to-end layer works on, and lava-deploy as an admin runs it there."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tests.hosts.bed import PLAIN, RESTLESS, SYSTEMD, CommandFailed, Finished
+from tests.hosts.manifest import Entry, Reader
+
+ROOT = Path(__file__).resolve().parents[2]
+CLONE = "/root/lava-deploy"
+HERE = "here"
+# How the tests name their hosts: (suite, init).
+KINDS = {
+    "bookworm-systemd": ("bookworm", SYSTEMD),
+    "trixie-plain": ("trixie", PLAIN),
+}
+# What changes on a machine though nothing of an instance is left: logs, caches, what the tests and
+# the tool itself need, the copies that useradd keeps, and data of servers, which are asked instead.
+UNWATCHED = (
+    *RESTLESS,
+    CLONE,
+    "/root/.ansible",
+    "/root/.cache",
+    "/srv/lava/cache",
+    "/tmp",
+    "/var/cache",
+    "/var/lib/apt",
+    "/var/lib/lava-deploy/locks",
+    "/var/lib/postgresql",
+    "/var/log",
+    "/var/tmp",
+    *(f"/etc/{name}-" for name in ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")),
+)
+# On a machine of its owner's, what instances could leave is in these.
+WATCHED_HERE = {"etc", "srv", "var"}
+
+
+class Machine(Protocol):
+    """What tests do with a machine, as tests.hosts.Host has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    def run(
+        self,
+        command: str | Sequence[str],
+        input: str | bytes | None = None,
+        timeout: float = 600,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> Finished: ...
+    def popen(self, command: str | Sequence[str], **options: Any) -> subprocess.Popen: ...
+    def put(self, local: Path | str, remote: str) -> None: ...
+    def manifest(self, exclude: Sequence[str] = ()) -> dict[str, Entry]: ...
+
+
+class Here:
+    """This machine, which is disposable."""
+
+    name = HERE
+    address = "127.0.0.1"
+
+    def __init__(self) -> None:
+        others = {f"/{each.name}" for each in Path("/").iterdir()}
+        self._elsewhere = others - {f"/{name}" for name in WATCHED_HERE}
+        self._manifests = Reader(Path("/"))
+
+    def run(self, command, input=None, timeout=600, check=True, env=None):
+        ended = subprocess.run(
+            _words(command, env),
+            input=input.encode() if isinstance(input, str) else (input or b""),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            cwd="/root",
+        )
+        stdout, stderr = (text.decode(errors="replace") for text in (ended.stdout, ended.stderr))
+        if check and ended.returncode != 0:
+            raise CommandFailed(self.name, command, ended.returncode, stdout, stderr)
+        return Finished(ended.returncode, stdout, stderr)
+
+    def popen(self, command, **options):
+        defaults = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "text": True,
+            "errors": "replace",
+            "cwd": "/root",
+        }
+        return subprocess.Popen(_words(command, None), **{**defaults, **options})
+
+    def put(self, local: Path | str, remote: str) -> None:
+        shutil.copytree(local, remote, dirs_exist_ok=True)
+
+    def manifest(self, exclude: Sequence[str] = ()) -> dict[str, Entry]:
+        return self._manifests.read([*exclude, *self._elsewhere])
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Runs ./lava-deploy on a machine."""
+
+    machine: Machine
+
+    def __call__(
+        self, *words: str, status: int = 0, input: str = "", timeout: float = 600
+    ) -> Finished:
+        """Run a command and want its exit status."""
+        ended = self.machine.run(self.line(*words), input=input, timeout=timeout, check=False)
+        if ended.status != status:
+            raise CommandFailed(
+                self.machine.name, " ".join(words), ended.status, ended.stdout, ended.stderr
+            )
+        return ended
+
+    def json(self, *words: str, **options: Any) -> dict[str, Any]:
+        """The answer of a command that has --json."""
+        answer = json.loads(self(*words, "--json", **options).stdout)
+        assert answer.pop("version") == 1
+        return answer
+
+    def line(self, *words: str) -> list[str]:
+        """The command line, as the machine runs it."""
+        return [f"{CLONE}/lava-deploy", *words]
+
+
+def copy_repository(machine: Machine) -> None:
+    """Put this clone on a machine: its files as they are, committed or not, and nothing made."""
+    generated = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build")
+    with tempfile.TemporaryDirectory() as directory:
+        tree = shutil.copytree(ROOT, Path(directory) / "tree", ignore=generated)
+        machine.put(tree, CLONE)
+
+
+def trace(machine: Machine, subject: str = "lava-") -> dict[str, Any]:
+    """What there is of instances outside of files: roles, databases, processes, units."""
+    roles = "SELECT rolname FROM pg_roles UNION SELECT datname FROM pg_database"
+    return {
+        "postgres": _matching(machine, ["psql", "-XAtc", roles], subject, "postgres"),
+        "processes": _matching(machine, ["ps", "-eo", "user:32=,args="], "/srv/lava/instances"),
+        "units": _matching(machine, "systemctl list-units --all --plain || true", subject),
+        "users": _matching(machine, ["getent", "passwd"], subject),
+    }
+
+
+def files(machine: Machine) -> dict[str, Entry]:
+    """The manifest of what instances could leave on a machine."""
+    found = machine.manifest(UNWATCHED)
+    return {path: entry for path, entry in found.items() if "/__pycache__" not in path}
+
+
+def _matching(
+    machine: Machine, command: str | list[str], subject: str, user: str = "root"
+) -> list[str]:
+    """The lines of a command's output that name a subject."""
+    line = command if isinstance(command, str) else ["runuser", "-u", user, "--", *command]
+    return [each for each in machine.run(line).stdout.splitlines() if subject in each]
+
+
+def _words(command: str | Sequence[str], env: Mapping[str, str] | None) -> list[str]:
+    words = ["sh", "-c", command] if isinstance(command, str) else list(command)
+    return ["env", *(f"{name}={value}" for name, value in (env or {}).items()), *words]

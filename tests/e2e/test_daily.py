@@ -1,0 +1,161 @@
+"""What admins do every day, on the instance that quickstart made."""
+
+import time
+
+import pytest
+
+from tests.e2e.machines import Admin, Machine
+from tests.e2e.test_quickstart import NAME
+from tests.hosts.bed import SYSTEMD
+from tests.hosts.waiting import until
+
+pytestmark = pytest.mark.e2e
+COMPONENTS = ["web", "publisher", "scheduler", "dispatcher"]
+YAML = f"/srv/lava/instances/{NAME}/instance.yaml"
+LIMIT = 60
+
+
+def components(admin: Admin) -> dict[str, bool]:
+    """Which components run."""
+    [about] = admin.json("list")["instances"]
+    return {name: state["running"] for name, state in about["components"].items()}
+
+
+def answers(admin: Admin) -> bool:
+    """Whether all of the instance runs and its page answers."""
+    line = admin.line("status", NAME)
+    return admin.machine.run(line, check=False).status == 0
+
+
+def wait_for_answers(admin: Admin) -> None:
+    until(lambda: answers(admin), LIMIT, lambda: TimeoutError(f"{NAME} does not answer"))
+
+
+def test_list_tells_what_is_there(admin: Admin) -> None:
+    [about] = admin.json("list")["instances"]
+    assert (about["name"], about["url"]) == (NAME, f"http://{NAME}.localhost/")
+    assert about["smoke"]["health"] == "Complete"
+    assert NAME in admin("list").stdout
+
+
+def test_status_tells_what_runs_answers_and_how_large_it_is(admin: Admin) -> None:
+    [about] = admin.json("status", NAME, "--sizes")["instances"]
+    assert {name: state["running"] for name, state in about["components"].items()} == dict.fromkeys(
+        COMPONENTS, True
+    )
+    assert about["answers"] == 200
+    assert about["sizes"]["code"] > 50_000_000 and about["sizes"]["database"] > 5_000_000
+
+
+def test_show_names_every_place(admin: Admin) -> None:
+    about = admin.json("show", NAME)
+    assert about["user"] == f"lava-{NAME}"
+    for path in (about["configuration"], about["release"], about["media"], about["logs"]):
+        admin.machine.run(["test", "-e", path])
+
+
+def test_revisions_have_the_one_that_was_installed(admin: Admin) -> None:
+    installed = admin.json("show", NAME)["version"]
+    offered = {one["version"]: one for one in admin.json("revisions")["revisions"]}
+    assert offered[installed]["runs_here"]
+
+
+def test_history_tells_what_was_done(admin: Admin) -> None:
+    entries = admin.json("history", NAME)["history"]
+    assert ("lava-deploy quickstart", "done") in [
+        (" ".join(entry["command"].split()[:2]), entry["outcome"]) for entry in entries
+    ]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_one_component_stops_and_starts_and_the_others_do_not_notice(
+    admin: Admin, component: str
+) -> None:
+    admin("stop", NAME, component)
+    assert components(admin) == {name: name != component for name in COMPONENTS}
+    admin("status", NAME, status=6)
+    admin("start", NAME, component)
+    assert all(components(admin).values())
+
+
+def test_all_of_it_stops_starts_and_restarts(admin: Admin) -> None:
+    admin("stop", NAME)
+    assert not any(components(admin).values())
+    admin("start", NAME)
+    admin("restart", NAME)
+    assert all(components(admin).values())
+    wait_for_answers(admin)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_that_crashes_comes_back_by_itself(admin: Admin, component: str) -> None:
+    program = {"web": "gunicorn"}.get(component, f"lava-{component}").replace(
+        "lava-dispatcher", "lava-worker"
+    )
+    running = ["pgrep", "-o", "-f", f"/srv/lava/instances/{NAME}/code/.*{program}"]
+    crashed = admin.machine.run(running).stdout.strip()
+    admin.machine.run(["kill", "-9", crashed])
+
+    def back() -> bool:
+        now = admin.machine.run(running, check=False).stdout.strip()
+        return now not in ("", crashed) and components(admin)[component]
+
+    until(back, LIMIT, lambda: TimeoutError(f"{component} does not come back"))
+    wait_for_answers(admin)
+
+
+def test_logs_are_of_a_component_or_of_all_and_can_be_followed(admin: Admin) -> None:
+    assert "INFO" in admin("logs", NAME, "dispatcher").stdout
+    assert "gunicorn" in admin("logs", NAME, "web", "--lines", "1000").stdout.lower()
+    with admin.machine.popen(["timeout", "60", *admin.line("logs", NAME, "-f")]) as followed:
+        assert followed.stdout.readline()
+        admin("restart", NAME, "scheduler")
+        begun = time.monotonic()
+        while "scheduler" not in followed.stdout.readline().lower():
+            assert time.monotonic() - begun < LIMIT
+        admin.machine.run(["pkill", "-f", f"lava-deploy logs {NAME} -f"])
+        followed.stdout.read()
+
+
+def test_a_management_command_gets_the_input_and_gives_its_status(admin: Admin) -> None:
+    assert "42" in admin("manage", NAME, "shell", input="print(6 * 7)").stdout
+    admin("manage", NAME, "no-such-command", status=1)
+    admin("manage", NAME, "shell", "-c", "raise SystemExit(3)", status=3)
+
+
+def test_a_changed_instance_yaml_is_shown_then_applied_then_nothing_is_left_to_do(
+    admin: Admin,
+) -> None:
+    admin.machine.run(["sed", "-i", "s/^  workers: .*/  workers: 3/", YAML])
+    assert "workers: 3" in admin("apply", NAME, "--dry-run").stdout
+    admin("apply", NAME)
+    wait_for_answers(admin)
+    masters = f"pgrep -o -f '/srv/lava/instances/{NAME}/code/.*gunicorn'"
+    assert len(admin.machine.run(f"pgrep -P $({masters})").stdout.split()) == 3
+    assert "already is" in admin("apply", NAME).stderr
+
+
+def test_a_fault_in_instance_yaml_is_named_with_its_place_and_nothing_changes(admin: Admin) -> None:
+    text = admin.machine.run(["cat", YAML]).stdout
+    admin.machine.run(["sed", "-i", "s/^  workers: .*/  workers: many/", YAML])
+    refused = admin("apply", NAME, status=3)
+    admin.machine.run(f"cat >{YAML}", input=text)
+    assert "web.workers: should be a whole number, not 'many'" in refused.stderr
+    assert answers(admin)
+
+
+def test_smoke_runs_a_real_job_again(admin: Admin) -> None:
+    before = admin.json("show", NAME)["smoke"]["job"]
+    job = admin.json("smoke", NAME)["job"]
+    assert job["health"] == "Complete" and job["job"] > before
+
+
+def test_everything_comes_back_when_the_machine_does(admin: Admin, machine: Machine) -> None:
+    """On a machine without systemd nobody starts anything: setup does."""
+    place = getattr(machine, "place", None)
+    if place is None:  # the machine that runs the tests is not rebooted
+        return
+    machine.reboot()
+    if place.init != SYSTEMD:
+        admin("setup")
+    wait_for_answers(admin)

@@ -1,0 +1,112 @@
+"""Jobs of all kinds on the real LAVA: refused, failing, running, and side by side."""
+
+import socket
+import struct
+from pathlib import PurePosixPath
+
+import pytest
+import yaml
+
+from tests.e2e.machines import CLONE, Admin, Machine
+from tests.e2e.test_quickstart import NAME
+from tests.hosts.waiting import until
+
+pytestmark = pytest.mark.e2e
+LIMIT = 120
+BOARD_FILES = "/var/lib/lava/dispatcher/tmp"
+TFTP_READ, TFTP_DATA, TFTP_ACKNOWLEDGE = 1, 3, 4
+
+
+class Jobs:
+    """Jobs of one instance, by lavacli, as the user who submits smoke jobs."""
+
+    def __init__(self, admin: Admin, name: str) -> None:
+        self.machine, self.name = admin.machine, name
+        token = f"$(cat /srv/lava/instances/{name}/etc/client-token)"
+        uri = f"http://lava-deploy:{token}@{name}.localhost/RPC2"
+        self._lavacli = f"{CLONE}/.venv/bin/lavacli --uri {uri} jobs"
+
+    def submit(self, definition: dict, status: int = 0) -> str:
+        """The number of a submitted job, or why it was refused."""
+        self.machine.run("cat >/tmp/job.yaml", input=yaml.safe_dump(definition))
+        ended = self.machine.run(f"{self._lavacli} submit /tmp/job.yaml", check=False)
+        assert ended.status == status, ended
+        return (ended.stdout + ended.stderr).strip()
+
+    def smoke_definition(self) -> dict:
+        """That of the first job, which quickstart submitted."""
+        return yaml.safe_load(self.machine.run(f"{self._lavacli} definition 1").stdout)
+
+    def show(self, number: str) -> dict:
+        return yaml.safe_load(self.machine.run(f"{self._lavacli} show --yaml {number}").stdout)
+
+    def cancel(self, number: str) -> None:
+        self.machine.run(f"{self._lavacli} cancel {number}")
+
+    def wait(self, number: str, state: str) -> dict:
+        until(
+            lambda: self.show(number)["state"] == state,
+            LIMIT,
+            lambda: TimeoutError(f"job {number} is {self.show(number)}"),
+        )
+        return self.show(number)
+
+
+@pytest.fixture(scope="module")
+def jobs(machine: Machine) -> Jobs:
+    return Jobs(Admin(machine), NAME)
+
+
+def lasting(definition: dict, seconds: int) -> dict:
+    """A smoke job whose guest goes on for a while."""
+    [test] = definition["actions"][2]["test"]["definitions"]
+    test["repository"]["run"]["steps"] = [f"sleep {seconds}"]
+    return definition
+
+
+def test_an_invalid_job_is_refused_at_submission(jobs: Jobs) -> None:
+    refused = jobs.submit({"job_name": "invalid", "actions": []}, status=1)
+    assert "nvalid" in refused or "required" in refused
+
+
+def test_a_job_that_cannot_work_ends_with_the_type_of_its_error(jobs: Jobs) -> None:
+    definition = jobs.smoke_definition()
+    images = definition["actions"][0]["deploy"]["images"]
+    images["kernel"]["url"] = "file:///no/such/kernel"
+    ended = jobs.wait(jobs.submit(definition), "Finished")
+    assert ended["health"] == "Incomplete"
+
+
+def test_a_running_jobs_file_is_fetched_by_tftp(jobs: Jobs) -> None:
+    """As a board does: LAVA names files below the one directory that the server serves."""
+    number = jobs.submit(lasting(jobs.smoke_definition(), LIMIT))
+    jobs.wait(number, "Running")
+    find = f"find {BOARD_FILES}/{NAME}-{number} -name vmlinuz -size +0"
+    until(
+        lambda: jobs.machine.run(find, check=False).stdout,
+        LIMIT,
+        lambda: TimeoutError("the job has fetched no kernel"),
+    )
+    path = PurePosixPath(jobs.machine.run(find).stdout.strip())
+    kernel = jobs.machine.run(f"sha256sum <{path}").stdout.split()[0]
+    fetched = tftp_get(jobs.machine.address, str(path.relative_to(BOARD_FILES)))
+    jobs.machine.run("cat >/tmp/fetched", input=fetched)
+    assert jobs.machine.run("sha256sum </tmp/fetched").stdout.split()[0] == kernel
+    jobs.cancel(number)
+    jobs.wait(number, "Finished")
+
+
+def tftp_get(address: str, name: str) -> bytes:
+    """A file by TFTP in its plainest form, RFC 1350: blocks of 512 bytes, each acknowledged."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.sendto(struct.pack("!H", TFTP_READ) + name.encode() + b"\0octet\0", (address, 69))
+        content, size = [], 512
+        while size == 512:
+            packet, server = client.recvfrom(1024)
+            kind, number = struct.unpack("!HH", packet[:4])
+            assert kind == TFTP_DATA, packet[4:]
+            content.append(packet[4:])
+            size = len(packet) - 4
+            client.sendto(struct.pack("!HH", TFTP_ACKNOWLEDGE, number), server)
+        return b"".join(content)

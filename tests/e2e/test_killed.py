@@ -1,0 +1,116 @@
+"""kill -9 at each step of an installation and of a removal, then resume or abandon."""
+
+import re
+
+import pytest
+
+from tests.e2e.machines import KINDS, Admin, Machine, files, trace
+from tests.hosts.manifest import Entry, difference
+
+pytestmark = pytest.mark.e2e
+NAME = "victim"
+STEPS = range(1, 10)
+REMOVAL_STEPS = range(1, 6)
+REVERSIBLE_REMOVAL_STEPS = 2
+# Kills a command with all it has started, in the middle of a step: when the journal says that as
+# many steps are begun, and then a while later. argv: JOURNAL STEPS SECONDS COMMAND...
+KILLER = """
+import os, signal, subprocess, sys, time
+journal, steps, seconds, *command = sys.argv[1:]
+run = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+def begun():
+    try:
+        return open(journal).read().count('"begun"')
+    except FileNotFoundError:
+        return 0
+
+while run.poll() is None and begun() < int(steps):
+    time.sleep(0.005)
+try:
+    run.wait(float(seconds))
+except subprocess.TimeoutExpired:
+    os.killpg(run.pid, signal.SIGKILL)
+run.wait()
+print("status", run.returncode)
+"""
+
+
+def kill(admin: Admin, step: int, seconds: float, *words: str) -> bool:
+    """Kill a command some seconds into one of its steps; whether it did not end before."""
+    journal = f"/var/lib/lava-deploy/journals/{NAME}.jsonl"
+    command = ["python3", "-c", KILLER, journal, str(step), str(seconds), *admin.line(*words)]
+    return "status -9" in admin.machine.run(command).stdout
+
+
+@pytest.fixture(scope="module")
+def durations(machine: Machine) -> list[float]:
+    """How long each step of an installation takes, in seconds."""
+    admin = Admin(machine)
+    told = admin("install", "-n", "--yes", NAME).stderr
+    admin("remove", NAME, "--yes")
+    return [float(seconds) for seconds in re.findall(r"done \(([\d.]+) s\)", told)][: len(STEPS)]
+
+
+@pytest.fixture(scope="module")
+def clean(machine: Machine, durations: list[float]) -> dict[str, Entry]:
+    """The files without that instance."""
+    return files(machine)
+
+
+def gone(admin: Admin, clean: dict[str, Entry]) -> None:
+    """Nothing of the instance is left."""
+    assert difference(clean, files(admin.machine)) == {}
+    assert trace(admin.machine, NAME) == {"postgres": [], "processes": [], "units": [], "users": []}
+
+
+def test_every_step_is_killed_once(admin: Admin) -> None:
+    assert len(admin("install", "-n", NAME, "--dry-run").stdout.splitlines()) == len(STEPS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_installation_is_resumed_or_abandoned(
+    admin: Admin, clean: dict[str, Entry], durations: list[float], step: int
+) -> None:
+    """On one kind of machine the even steps are resumed, on the next the odd ones."""
+    killed = kill(admin, step, durations[step - 1] / 2, "install", "-n", "--yes", NAME)
+    assert killed
+    busy = admin("install", "-n", "--yes", NAME, status=5)
+    assert f"lava-deploy resume {NAME}" in busy.stderr and "abandon" in busy.stderr
+    assert NAME not in str(admin.json("list"))
+    if (step + kind(admin.machine)) % 2:
+        admin("abandon", NAME)
+    else:
+        admin("resume", NAME)
+        admin("status", NAME)
+        remove_killed(admin, step)
+    gone(admin, clean)
+
+
+def remove_killed(admin: Admin, number: int) -> None:
+    """Remove the instance, with a kill at one of the steps; a first half of them is abandoned."""
+    step = REMOVAL_STEPS[number % len(REMOVAL_STEPS)]
+    if kill(admin, step, 0, "remove", NAME, "--yes"):
+        if step <= REVERSIBLE_REMOVAL_STEPS:
+            admin("abandon", NAME)
+            admin("status", NAME)
+            admin("remove", NAME, "--yes")
+        else:
+            admin("abandon", NAME, status=5)
+            admin("resume", NAME)
+
+
+def kind(machine: Machine) -> int:
+    return list(KINDS).index(machine.name) if machine.name in KINDS else 0
+
+
+def test_ctrl_c_undoes_at_once(admin: Admin, clean: dict[str, Entry]) -> None:
+    command = admin.line("install", "-n", "--yes", NAME)
+    with admin.machine.popen(["setsid", "--wait", *command]) as running:
+        for line in running.stdout:
+            if line.startswith("[3/"):
+                admin.machine.run(f"kill -INT $(pgrep -f '[p]ython.*lava-deploy install.* {NAME}')")
+                break
+        rest = running.stdout.read()
+    assert "undo" in rest
+    gone(admin, clean)

@@ -1,0 +1,38 @@
+"""The end of a life: what is removed is gone, what setup made can be taken back."""
+
+import pytest
+
+from tests.e2e.machines import Admin, files, trace
+from tests.e2e.test_quickstart import NAME
+from tests.hosts.manifest import Entry, difference
+
+pytestmark = pytest.mark.e2e
+NOTHING = {"postgres": [], "processes": [], "units": [], "users": []}
+
+
+def test_a_removed_instance_leaves_the_machine_as_after_setup(
+    admin: Admin, only_set_up: dict[str, Entry] | None
+) -> None:
+    admin("remove", NAME, "--yes")
+    after = files(admin.machine)
+    assert trace(admin.machine) == NOTHING
+    assert [path for path in after if f"lava-{NAME}" in path or f"/{NAME}" in path] == []
+    if only_set_up is not None:
+        assert difference(only_set_up, after) == {}
+
+
+def test_its_history_stays(admin: Admin) -> None:
+    entries = admin.json("history", NAME)["history"]
+    assert entries[-1]["command"] == f"lava-deploy remove {NAME} --yes"
+    assert admin.json("list")["instances"] == []
+
+
+def test_setup_is_taken_back_but_for_the_packages_which_are_named(admin: Admin) -> None:
+    told = admin("setup", "--undo", "--yes")
+    assert "apt-get purge" in told.stdout
+    for path in (
+        "/srv/lava/instances",
+        "/var/lib/lava",
+        "/etc/apache2/conf-enabled/lava-deploy.conf",
+    ):
+        assert admin.machine.run(["test", "-e", path], check=False).status != 0
