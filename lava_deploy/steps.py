@@ -239,7 +239,8 @@ def _undo_and_tell(
     position = [step.name for step in plan.steps].index(name)
     failures = _undo(plan.steps[: position + 1], writer, observer)
     if failures:
-        return _partly_undone(plan, failures)
+        partly = _partly_undone(plan, failures)
+        return PartlyUndone(f"the step `{name}` failed: {_said(error)}\n{partly}", hint=partly.hint)
     return RolledBack(
         f"the {plan.operation} failed at the step `{name}`: {_said(error)}\n"
         f"All was undone: {plan.subject} is as before",

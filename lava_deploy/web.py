@@ -23,6 +23,8 @@ from lava_deploy.model import Secret
 SECONDS = 30
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
+# supervisor.xmlrpc.Faults
+BAD_NAME = 10
 
 
 class Web:
@@ -138,6 +140,21 @@ class Supervisor:
                 return None
             command = ["supervisorctl", method, *map(str, words)]
             raise CommandFailed(command, fault.faultCode, fault.faultString) from fault
+
+    def wait_stopped(self, program: str, seconds: float) -> None:
+        """Wait until a program that was told to stop has ended, or is not known at all.
+
+        Raises Unreachable when it is still there after that time.
+        """
+        limit = time.monotonic() + seconds
+        while self._state(program) == "STOPPING":
+            if time.monotonic() > limit:
+                raise Unreachable(f"{program} has not ended after {seconds:g} seconds")
+            time.sleep(FIRST_PAUSE)
+
+    def _state(self, program: str) -> str:
+        shown = self.ask("getProcessInfo", program, harmless=(BAD_NAME,))
+        return shown["statename"] if shown else ""
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

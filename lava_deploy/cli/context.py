@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lava_deploy.postgres import Postgres
     from lava_deploy.steps import Plan
 
+LOG = "lava-deploy.log"
+
 
 @dataclass
 class Context:
@@ -83,9 +85,11 @@ class Context:
         raise UsageError(f"there is no instance {name}", hint=have)
 
     def require_root(self) -> None:
-        """Raises PreflightFailed for anybody but root."""
+        """Raises PreflightFailed for anybody but root; who is root keeps a log of what is done."""
         if os.geteuid() != 0:
             raise PreflightFailed(["this needs root"], hint="Run it with sudo.")
+        if self.host.log.is_dir():
+            self.report.log_to(self.host.log / LOG)
 
     @contextmanager
     def holding(self, subject: str, *, unfinished: bool = False) -> Iterator[None]:

@@ -108,8 +108,10 @@ def submit(system: System, session: Session, text: str) -> int:
     try:
         said = _lavacli(system, session, "submit", str(session.folder / "job.yaml"))
     except CommandFailed as refused:
-        reason = refused.output.strip().replace(f"{session.folder}/", "")
-        raise JobFailed(f"LAVA did not take the job: {reason}") from refused
+        # requests, below lavacli, puts the whole address into its errors, with the token in it
+        reason = refused.output.replace(session.token.reveal(), "***")
+        reason = reason.strip().replace(f"{session.folder}/", "")
+        raise JobFailed(f"LAVA did not take the job: {reason}") from None
     return int(said)
 
 

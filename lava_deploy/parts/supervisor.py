@@ -1,10 +1,11 @@
-"""Services of instances on hosts without systemd: one supervisor daemon, one group per instance.
+"""Services of instances on hosts without systemd: programs of one supervisor daemon.
 
 It lies in a virtualenv of its own, so that no change of lava-deploy or of a release touches it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ FIRST, LATER = 1, 10
 SECONDS_TO_STOP = 60
 # supervisor.xmlrpc.Faults
 BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED = 10, 60, 70, 90
+DO_NOT_WAIT = False
 
 
 @dataclass(frozen=True)
@@ -77,52 +79,48 @@ def unprepare(system: System, host: Host) -> None:
 
 
 def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    """Have these services started whenever the supervisor starts; start no new ones yet."""
+    """Have these services started whenever the supervisor starts, and no others.
+
+    Nothing is started yet; what runs and is still wanted goes on.
+    """
     prepare(system, instance.host)
-    path, wanted = _file(instance), text(instance, services)
-    if system.exists(path) and system.read(path) == wanted:
-        return
-    system.write(path, wanted)
-    if _is_running(web, instance.host) and _knows(web, instance):
-        _load(web, instance)
+    former = _programs(system, instance)
+    system.write(_file(instance), text(instance, services))
+    if _is_running(web, instance.host):
+        gone = set(former) - set(_programs(system, instance))
+        _forget(web, instance.host, sorted(gone))
 
 
 def remove(system: System, web: Web, instance: Instance) -> None:
     """Stop the instance and forget its services; without any instance the daemon ends."""
-    system.remove(_file(instance))
+    programs = _programs(system, instance)
     if _is_running(web, instance.host):
-        _unload(web, instance)
+        _forget(web, instance.host, programs)
+    system.remove(_file(instance))
     if not system.names(instance.host.supervisor / "programs"):
         _end(system, instance.host)
 
 
 def start_all(system: System, web: Web, instance: Instance) -> None:
-    daemon = _daemon(system, web, instance.host)
-    if not _knows(web, instance):
-        _load(web, instance)
-    daemon.ask("startProcessGroup", instance.name)
+    _start(_daemon(system, web, instance.host), _programs(system, instance))
 
 
 def stop_all(system: System, web: Web, instance: Instance) -> None:
     if _is_running(web, instance.host):
-        _control(web, instance.host).ask("stopProcessGroup", instance.name, harmless=(BAD_NAME,))
+        _stop(_control(web, instance.host), _programs(system, instance))
 
 
 def start(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    daemon = _daemon(system, web, instance.host)
-    if not _knows(web, instance):
-        _load(web, instance)
-    holder = [Service(HOLDER, HOLDER, instance.user)] if any(s.socket for s in services) else []
-    for service in [*holder, *services]:
-        daemon.ask("startProcess", _full_name(instance, service), harmless=(ALREADY_STARTED,))
+    holder = [HOLDER] if any(each.socket for each in services) else []
+    names = [*holder, *(each.name for each in services)]
+    programs = [_program(instance, name) for name in names]
+    _start(_daemon(system, web, instance.host), programs)
 
 
 def stop(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
     if _is_running(web, instance.host):
-        daemon = _control(web, instance.host)
-        for service in services:
-            name = _full_name(instance, service)
-            daemon.ask("stopProcess", name, harmless=(NOT_RUNNING, BAD_NAME))
+        programs = [_program(instance, each.name) for each in services]
+        _stop(_control(web, instance.host), programs)
 
 
 def restart(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
@@ -142,7 +140,7 @@ def states(
     daemon = _control(web, instance.host)
     return {
         service.name: _state(
-            daemon.ask("getProcessInfo", _full_name(instance, service), harmless=(BAD_NAME,))
+            daemon.ask("getProcessInfo", _program(instance, service.name), harmless=(BAD_NAME,))
         )
         for service in services
     }
@@ -158,11 +156,7 @@ def logs(
 
 def installed(system: System, web: Web, instance: Instance) -> set[str]:
     """The names of the services that are started together with the supervisor."""
-    if not system.exists(_file(instance)):
-        return set()
-    lines = system.read(_file(instance)).splitlines()
-    prefix = f"[program:{_program(instance, '')}"
-    names = {line.removeprefix(prefix).rstrip("]") for line in lines if line.startswith(prefix)}
+    names = {name.removeprefix(_program(instance, "")) for name in _programs(system, instance)}
     return names - {HOLDER}
 
 
@@ -170,7 +164,7 @@ def _state(shown: dict[str, Any] | None) -> ServiceState:
     if shown is None:
         return ServiceState(False, "not known to the supervisor")
     words = f"{shown['statename'].lower()}, {shown['description']}".rstrip(", ")
-    return ServiceState(shown["statename"] == "RUNNING", words)
+    return ServiceState(shown["statename"] in ("RUNNING", "STARTING"), words)
 
 
 def _end(system: System, host: Host) -> None:
@@ -211,24 +205,31 @@ def _is_running(web: Web, host: Host) -> bool:
     return True
 
 
-def _knows(web: Web, instance: Instance) -> bool:
-    """Whether the daemon has loaded the instance's group."""
-    processes = _control(web, instance.host).ask("getAllProcessInfo")
-    return any(each["group"] == instance.name for each in processes)
+def _start(daemon: Supervisor, programs: Sequence[str]) -> None:
+    """Start programs that do not run; the daemon loads those that are new to it."""
+    known = {each["group"] for each in daemon.ask("getAllProcessInfo")}
+    if not known.issuperset(programs):
+        daemon.ask("reloadConfig")
+    for program in programs:
+        if program not in known:
+            daemon.ask("addProcessGroup", program, harmless=(ALREADY_ADDED,))
+        daemon.ask("startProcess", program, DO_NOT_WAIT, harmless=(ALREADY_STARTED,))
 
 
-def _load(web: Web, instance: Instance) -> None:
-    """Have the daemon take the instance's file as it is now; it starts what is in it."""
-    _unload(web, instance)
-    daemon = _control(web, instance.host)
-    daemon.ask("reloadConfig")
-    daemon.ask("addProcessGroup", instance.name, harmless=(ALREADY_ADDED,))
+def _stop(daemon: Supervisor, programs: Sequence[str]) -> None:
+    """Stop programs, all at once, and wait until they have ended; the daemon sees to that."""
+    for program in programs:
+        daemon.ask("stopProcess", program, DO_NOT_WAIT, harmless=(NOT_RUNNING, BAD_NAME))
+    for program in programs:
+        daemon.wait_stopped(program, SECONDS_TO_STOP)
 
 
-def _unload(web: Web, instance: Instance) -> None:
-    daemon = _control(web, instance.host)
-    daemon.ask("stopProcessGroup", instance.name, harmless=(BAD_NAME,))
-    daemon.ask("removeProcessGroup", instance.name, harmless=(BAD_NAME,))
+def _forget(web: Web, host: Host, programs: Sequence[str]) -> None:
+    """Stop programs and have the daemon know them no longer."""
+    daemon = _control(web, host)
+    _stop(daemon, programs)
+    for program in programs:
+        daemon.ask("removeProcessGroup", program, harmless=(BAD_NAME,))
 
 
 def _programs_of(host: Host) -> Path:
@@ -243,9 +244,13 @@ def _file(instance: Instance) -> Path:
     return instance.host.supervisor / "programs" / f"{instance.name}.conf"
 
 
+def _programs(system: System, instance: Instance) -> list[str]:
+    """The programs of an instance, as its file has them."""
+    if not system.exists(_file(instance)):
+        return []
+    return re.findall(r"(?m)^\[program:(.*)\]$", system.read(_file(instance)))
+
+
 def _program(instance: Instance, service: str) -> str:
-    return f"{instance.name}-{service}"
-
-
-def _full_name(instance: Instance, service: Service) -> str:
-    return f"{instance.name}:{_program(instance, service.name)}"
+    """The supervisor's name of a service; a dot stands in no instance's name."""
+    return f"{instance.name}.{service}"

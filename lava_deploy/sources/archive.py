@@ -130,9 +130,10 @@ def refresh(system: System, suite: Suite, age: float) -> str:
 
 
 def reason(said: str) -> str:
-    """What apt gives as its first error."""
-    errors = [line[2:].strip() for line in said.splitlines() if line.startswith("E:")]
-    return errors[0] if errors else said.strip()
+    """The first error that apt names, or its last line, if that has none."""
+    lines = said.strip().splitlines()
+    errors = [line[2:].strip() for line in lines if line.startswith("E:")]
+    return (errors or lines[-1:] or ["apt gave no reason"])[0]
 
 
 def distinct(system: System, all_suites: Sequence[Suite]) -> list[Suite]:

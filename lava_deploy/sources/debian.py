@@ -86,27 +86,37 @@ def fetch(
     *,
     archive: Archive | None = None,
 ) -> Code:
-    """Download the packages of a revision and lay their files out in the cache.
+    """Download the packages of a revision and lay their files out in the cache, unless they are.
 
     Raises Unreachable when they cannot be had, or are not what the signed index says.
     """
     suite = _holding(system, cache, revision, archive or archives.of_host(system))
     wanted = [f"{name}={revision.locator}" for name in packages.LAVA]
     described = archives.describe(system, suite, wanted)
-    scripts = packages.depends(described.values(), packages.SCRIPTS)
-    # The documentation's JavaScript is in packages that those depend on.
-    more = archives.describe(system, suite, scripts).values()
-    scripts = sorted({*scripts, *packages.depends(more, packages.SCRIPTS)})
-    progress(f"downloading LAVA {revision.version} from Debian {suite.name}")
-    tree = cache / "code" / f"{SOURCE}-{revision.locator}"
-    system.make_directory(tree.parent)
-    with system.temporary_directory(tree.parent) as work:
-        system.make_directory(work / "downloaded")
-        archives.download(system, suite, [*wanted, *scripts], work / "downloaded")
-        packages.lay_out(system, work / "downloaded", work / "files", work / "tree")
-        system.remove_tree(tree)
-        system.rename(work / "tree", tree)
-    return _code(system, suite, revision, tree, packages.depends(described.values(), "python3-.*"))
+    needed = packages.depends(described.values(), "python3-.*")
+    name = f"{SOURCE}-{revision.locator}-{packages.LAYOUT}"
+    tree, partial = cache / "code" / name, cache / "code" / f"{name}.partial"
+    with system.locked(cache / "code" / f".{name}.lock"):
+        if not system.exists(tree):
+            progress(f"downloading LAVA {revision.version} from Debian {suite.name}")
+            scripts = _scripts(
+                system, suite, packages.depends(described.values(), packages.SCRIPTS)
+            )
+            system.remove_tree(partial)
+            system.make_directory(partial / "downloaded")
+            try:
+                archives.download(system, suite, [*wanted, *scripts], partial / "downloaded")
+                packages.lay_out(system, partial, needed)
+                system.rename(partial / "tree", tree)
+            finally:
+                system.remove_tree(partial)
+    return _code(system, suite, revision, tree, needed)
+
+
+def _scripts(system: System, suite: Suite, linked: Sequence[str]) -> list[str]:
+    """Packages with JavaScript, and those that these depend on, as the documentation needs both."""
+    described = archives.describe(system, suite, linked).values()
+    return sorted({*linked, *packages.depends(described, packages.SCRIPTS)})
 
 
 def _code(
@@ -116,8 +126,6 @@ def _code(
     listed = packages.listed_requirements(system, tree)
     if listed:
         return Code(revision, version, tree, listed)
-    if "python3-guestfs" in needed:
-        system.write(tree / "packages/guestfs.py", packages.GUESTFS)
     described = archives.describe(system, suite, [*needed, *packages.UNLISTED])
     versions = {name: described[name]["Version"] for name in described}
     tools = {tool for name in needed for tool in packages.COMPILED.get(name, ())}

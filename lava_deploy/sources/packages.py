@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lava_deploy.errors import UnknownRevision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from lava_deploy.system import System
@@ -21,6 +21,9 @@ LAVA = (
     "lava-coordinator",
     "lava-server-doc",
 )
+# To be raised when the way files are laid out changes: what is in the cache is then fetched anew.
+LAYOUT = "1"
+
 # JavaScript that LAVA's packages only link to.
 SCRIPTS = r"libjs-.*"
 
@@ -79,13 +82,15 @@ def depends(descriptions: Iterable[Mapping[str, str]], pattern: str) -> list[str
     return sorted({name for name in names if re.fullmatch(pattern, name)})
 
 
-def lay_out(system: System, downloaded: Path, files: Path, tree: Path) -> None:
-    """Unpack packages into `files`, and put what a release needs of them into `tree`.
+def lay_out(system: System, work: Path, needed: Sequence[str]) -> None:
+    """Make of the packages in `work/downloaded` a `work/tree` with what a release needs of them.
 
-    Copies take the place of the links to JavaScript of other packages.
+    Copies take the place of the links to JavaScript of other packages. `needed` are the packages
+    of Python's that LAVA's depend on.
     """
-    for name in system.names(downloaded):
-        system.run(["dpkg-deb", "--extract", downloaded / name, files])
+    files, tree = work / "files", work / "tree"
+    for name in system.names(work / "downloaded"):
+        system.run(["dpkg-deb", "--extract", work / "downloaded" / name, files])
     system.remove_tree(files / "usr/share/lava-server/static")
     places = {
         "usr/lib/python3/dist-packages": "packages",
@@ -97,6 +102,8 @@ def lay_out(system: System, downloaded: Path, files: Path, tree: Path) -> None:
         system.make_directory((tree / target).parent)
         copy = ["cp", "--recursive", "--dereference", "--preserve=mode,timestamps"]
         system.run([*copy, files / source, tree / target])
+    if "python3-guestfs" in needed:
+        system.write(tree / "packages/guestfs.py", GUESTFS)
 
 
 def version(system: System, tree: Path) -> str:

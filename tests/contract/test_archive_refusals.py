@@ -134,7 +134,7 @@ def test_a_package_with_another_hash_is_refused(place: Path, repository: Reposit
     package.write_bytes(package.read_bytes()[:-1] + b"?")
     with pytest.raises(Unreachable, match=r"lava-server.*Hash Sum mismatch"):
         debian.fetch(System(), cache, revision, lambda line: None, archive=archive)
-    assert not (cache / "code" / f"debian-{VERSION}").exists()
+    assert list((cache / "code").glob("debian*")) == []
 
 
 def test_what_was_known_is_offered_while_the_archive_is_away(

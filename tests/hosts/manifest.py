@@ -93,8 +93,8 @@ class Reader:
 
 def difference(before: dict[str, Entry], after: dict[str, Entry]) -> dict[str, str]:
     """What became of each path that is not as before: `added`, `removed` or `changed`."""
-    changes = {path: "added" for path in after.keys() - before.keys()}
-    changes |= {path: "removed" for path in before.keys() - after.keys()}
+    changes = dict.fromkeys(after.keys() - before.keys(), "added")
+    changes |= dict.fromkeys(before.keys() - after.keys(), "removed")
     both = before.keys() & after.keys()
     changes |= {path: "changed" for path in both if before[path] != after[path]}
     return dict(sorted(changes.items()))
