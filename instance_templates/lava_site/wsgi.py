@@ -3,9 +3,13 @@
 from django.conf import settings
 from lava_server.wsgi import application as lava
 
+from lava_site import health
+
 INTERNAL = "/scheduler/internal/v1/"
 MOUNT = "/" + settings.MOUNT_POINT.strip("/") if settings.MOUNT_POINT.strip("/") else ""
 WORKERS = settings.LAVA_SITE_WORKER_LOCATION
+HEALTH = f"{MOUNT}/v1/healthz/"
+LACKS_HEALTH = health.is_missing(HEALTH)
 
 
 def application(environ, start_response):
@@ -23,4 +27,6 @@ def application(environ, start_response):
         path = MOUNT + path
     environ["SCRIPT_NAME"] = ""
     environ["PATH_INFO"] = path
+    if path == HEALTH and LACKS_HEALTH:
+        return health.answer(start_response)
     return lava(environ, start_response)

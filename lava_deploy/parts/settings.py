@@ -26,6 +26,7 @@ SITE = (
     "batch.py",
     "files.py",
     "gunicorn.conf.py",
+    "health.py",
     "prefix.py",
     "publisher.py",
     "settings.py",

@@ -56,6 +56,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
     lava.application = lambda environ, _: environ  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "django.conf", django)
     monkeypatch.setitem(sys.modules, "lava_server.wsgi", lava)
+    site, health = ModuleType("lava_site"), ModuleType("lava_site.health")
+    health.is_missing = lambda path: path == "/v1/healthz/"  # type: ignore[attr-defined]
+    health.answer = lambda start: start("200 OK", [])  # type: ignore[attr-defined]
+    site.health = health  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lava_site", site)
+    monkeypatch.setitem(sys.modules, "lava_site.health", health)
     application = loaded("wsgi").application
 
     def ask(path: str, script: str = "") -> str:
@@ -84,6 +90,10 @@ def test_the_worker_location_leads_to_the_interface_for_workers_alone(served: An
 
 def test_another_instances_worker_location_is_no_special_path(served: Any) -> None:
     assert served(f"/.lava/demo-two{INTERNAL}") == f"/.lava/demo-two{INTERNAL}"
+
+
+def test_a_release_without_a_health_page_gets_one(served: Any) -> None:
+    assert served("/v1/healthz/") == "200 OK"
 
 
 def test_a_held_socket_outlives_who_takes_it(tmp_path: Path) -> None:
