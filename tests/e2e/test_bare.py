@@ -13,7 +13,7 @@ COMPLETE = f"{CLONE}/.venv/complete"
 KILLED_HALF_WAY = f"""
 setsid {CLONE}/lava-deploy --version >/dev/null 2>&1 &
 until test -e {CLONE}/.venv/bin/pip; do kill -0 $!; sleep 0.1; done
-kill -9 -- -$!
+kill -9 -$!
 test ! -e {COMPLETE}
 """
 SOMEBODY = [

@@ -185,7 +185,7 @@ class Bed:
         if self._keep:
             (self.directory / "kept").touch()
             return
-        self._owned = open(self.directory / "owner.lock", "w")
+        self._owned = open(self.directory / "owner.lock", "w")  # noqa: SIM115, open for life
         if not _lock_now(self._owned):
             raise BedInUse(f"another process has the bed {self.identity}")
 

@@ -67,6 +67,8 @@ def _short(start: bytes, at: int) -> int:
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+STREAM = socket.SOCK_STREAM
+_lookups: dict[str, asyncio.Future[list[str]]] = {}
 
 
 async def connect(name: str, port: int) -> Streams:
@@ -75,7 +77,7 @@ async def connect(name: str, port: int) -> Streams:
     if not proxy or proxy_bypass(name):
         return await _open(name, port)
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    reader, writer = await _open(parts.hostname, parts.port or 80)
+    reader, writer = await _open(parts.hostname or "", parts.port or 80)
     writer.write(f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n".encode())
     if parts.username:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -87,11 +89,35 @@ async def connect(name: str, port: int) -> Streams:
     return reader, writer
 
 
-async def _open(name: str | None, port: int) -> Streams:
-    """A connection; a name server that is busy is asked again, as clients would be too late to."""
+async def _open(name: str, port: int) -> Streams:
+    """A connection to the first address of a name that takes it."""
+    failure: OSError = ConnectionError(f"{name} has no address")
+    for address in await _addresses(name):
+        try:
+            return await asyncio.open_connection(address, port)
+        except OSError as error:
+            failure = error
+    _lookups.pop(name, None)
+    raise failure
+
+
+async def _addresses(name: str) -> list[str]:
+    """The addresses of a name, asked for once: installers open fifty connections at a time."""
+    if name not in _lookups:
+        _lookups[name] = asyncio.ensure_future(_look_up(name))
+    try:
+        return await asyncio.shield(_lookups[name])
+    except OSError:
+        _lookups.pop(name, None)
+        raise
+
+
+async def _look_up(name: str) -> list[str]:
+    """Ask for a name, and a busy name server again."""
     for _ in range(NAME_TRIES):
         try:
-            return await asyncio.open_connection(name, port)
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=STREAM)
+            return [address[0] for *_, address in found]
         except socket.gaierror as error:
             if error.errno != socket.EAI_AGAIN:
                 raise
