@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lava_deploy.cli.context import Context, as_json, common
+from lava_deploy.cli.context import Context, as_json, common, told
 from lava_deploy.cli.instances import last_good, read_configuration
 from lava_deploy.model import COMPONENTS, Instance
 
@@ -38,7 +38,8 @@ def list_(context: Context, as_json: bool) -> None:
     """List the instances of this machine."""
     found = [_overview(context, instance) for instance in _instances(context, "")]
     if as_json:
-        context.report.json({"instances": [_plain(one) for one in found]})
+        stopped = [journal.subject for journal in context.unfinished()]
+        context.report.json({"instances": [_plain(one) for one in found], "unfinished": stopped})
         return
     rows = [
         [
@@ -53,6 +54,7 @@ def list_(context: Context, as_json: bool) -> None:
     ]
     headers = ["NAME", "REVISION", "URL", "COMPONENTS", "LAST SNAPSHOT", "LAST SMOKE JOB"]
     context.report.table(headers, rows)
+    _warn_of_unfinished(context)
 
 
 @click.command()
@@ -76,6 +78,7 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
     else:
         for one in found:
             _tell_status(context, one)
+        _warn_of_unfinished(context)
     if any(not one["running"] or one["answers"] != 200 for one in found):
         raise click.exceptions.Exit(6)
 
@@ -92,7 +95,8 @@ def show(context: Context, name: str, as_json: bool) -> None:
     overview = _plain(_overview(context, instance))
     about = {**overview, **inspect.about(context.doors, instance)}
     if as_json:
-        context.report.json(about)
+        # not beside the format's own version
+        context.report.json({"instance": about})
         return
     context.report.table(["", ""], [[key, str(value)] for key, value in _flat(about).items()])
 
@@ -216,6 +220,11 @@ def smoke(context: Context, name: str, as_json: bool) -> None:
     context.report.line(f"job     {outcome.url} {outcome.health} after {outcome.seconds:.0f} s")
     context.report.line(f"worker  {outcome.worker}")
     context.report.line(f"cases   {cases}")
+
+
+def _warn_of_unfinished(context: Context) -> None:
+    for journal in context.unfinished():
+        context.report.warn(". ".join(told(journal)))
 
 
 def _instances(context: Context, name: str) -> list[Instance]:

@@ -48,14 +48,14 @@ def test_status_tells_what_runs_answers_and_how_large_it_is(admin: Admin) -> Non
 
 
 def test_show_names_every_place(admin: Admin) -> None:
-    about = admin.json("show", NAME)
+    about = admin.json("show", NAME)["instance"]
     assert about["user"] == f"lava-{NAME}"
     for path in (about["configuration"], about["release"], about["media"], about["logs"]):
         admin.machine.run(["test", "-e", path])
 
 
 def test_revisions_have_the_one_that_was_installed(admin: Admin) -> None:
-    installed = admin.json("show", NAME)["version"]
+    installed = admin.json("show", NAME)["instance"]["version"]
     offered = {one["version"]: one for one in admin.json("revisions")["revisions"]}
     assert offered[installed]["runs_here"]
 
@@ -145,7 +145,7 @@ def test_a_fault_in_instance_yaml_is_named_with_its_place_and_nothing_changes(ad
 
 
 def test_smoke_runs_a_real_job_again(admin: Admin) -> None:
-    before = admin.json("show", NAME)["smoke"]["job"]
+    before = admin.json("show", NAME)["instance"]["smoke"]["job"]
     job = admin.json("smoke", NAME)["job"]
     assert job["health"] == "Complete" and job["job"] > before
 

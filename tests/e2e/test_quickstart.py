@@ -37,7 +37,7 @@ def test_the_name_resolves_for_every_program(machine: Machine) -> None:
 
 
 def test_the_first_admin_logs_in_with_the_password_in_the_file(admin: Admin) -> None:
-    made = admin.json("show", NAME)
+    made = admin.json("show", NAME)["instance"]
     password = admin.machine.run(
         f"cat /srv/lava/instances/{NAME}/etc/admin-password"
     ).stdout.strip()
