@@ -36,6 +36,21 @@ def locked(locks: Path, subject: str, purpose: str, *, patience: float = 0) -> I
         os.close(handle)
 
 
+def is_held(locks: Path, subject: str) -> bool:
+    """Whether a run is at work on a subject just now."""
+    try:
+        handle = os.open(locks / f"{subject}.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock(path: Path, subject: str, deadline: float) -> int:
     """An open handle of the lock file, locked, while the file still stands at its path."""
     while True:

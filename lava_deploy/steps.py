@@ -22,6 +22,7 @@ from lava_deploy import __version__
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
 from lava_deploy.model import Secret
 
+SUFFIX = ".jsonl"
 BEGUN, DONE, UNDOING, UNDONE, COMMITTED = "begun", "done", "undoing", "undone", "committed"
 # The fields of a journal's first line.
 HEADER = {"operation", "subject", "decisions", "started", "tool"}
@@ -365,4 +366,4 @@ def _names(events: Sequence[Mapping[str, Any]], kind: str) -> tuple[str, ...]:
 
 
 def _path(journals: Path, subject: str) -> Path:
-    return journals / f"{subject}.jsonl"
+    return journals / f"{subject}{SUFFIX}"

@@ -46,7 +46,11 @@ def main() -> None:
         fault.show()
         status = USAGE
     except (KeyboardInterrupt, click.Abort):
-        context.report.error("interrupted: nothing was changed")
+        if context.changing:
+            hint = "`lava-deploy status` tells how things are."
+            context.report.error("interrupted in the middle", hint)
+        else:
+            context.report.error("interrupted: nothing was changed")
         status = INTERRUPTED
     except BrokenPipeError:
         # the reader of our output has enough; what is left of it must not be flushed at exit

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lava_deploy.model import Host, Instance
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
-    from lava_deploy.steps import Plan
+    from lava_deploy.steps import Journal, Plan
 
 LOG = "lava-deploy.log"
 
@@ -37,6 +37,8 @@ class Context:
     root: str = ""
     quiet: bool = False
     verbose: bool = False
+    # whether the command has come to where it changes things
+    changing: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @cached_property
@@ -103,12 +105,8 @@ class Context:
         with locks.locked(self.host.locks, subject, command_line()):
             journal = steps.unfinished(self.host.journals, subject)
             if journal and not unfinished:
-                raise Busy(
-                    f"an earlier `{journal.operation}` of {subject} was stopped half-way, "
-                    f"at {journal.started}",
-                    hint=f"`lava-deploy resume {subject}` completes it, "
-                    f"`lava-deploy abandon {subject}` undoes it.",
-                )
+                message, hint = told(journal)
+                raise Busy(message, hint=hint)
             yield
 
     @contextmanager
@@ -117,6 +115,7 @@ class Context:
         from lava_deploy.operations import history
 
         outcome = "done"
+        self.changing = True
         try:
             yield
         except DeployError as error:
@@ -129,6 +128,19 @@ class Context:
             ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             entry = history.Entry(ended, admin(), command_line(), outcome)
             history.write(self.doors.system, self.host, subject, entry)
+
+    def unfinished(self) -> list[Journal]:
+        """The plans that were killed or stopped half-way, but not those under way just now."""
+        from lava_deploy import locks, steps
+
+        names = self.doors.system.names(self.host.journals)
+        subjects = [name.removesuffix(steps.SUFFIX) for name in names]
+        found = [
+            steps.unfinished(self.host.journals, subject)
+            for subject in subjects
+            if not locks.is_held(self.host.locks, subject)
+        ]
+        return [journal for journal in found if journal]
 
     def carry_out(self, plan: Plan, *, dry_run: bool = False) -> bool:
         """Carry a plan out, or only show it; tells whether it was carried out."""
@@ -157,6 +169,15 @@ def _postgres(server: Database) -> Postgres:
     from lava_deploy.postgres import Postgres
 
     return Postgres(server.host, server.port, server.admin, server.admin_password_file)
+
+
+def told(journal: Journal) -> tuple[str, str]:
+    """What to say of an unfinished plan, and what to do about it."""
+    subject = journal.subject
+    return (
+        f"the {journal.operation} of {subject}, begun at {journal.started}, was stopped half-way",
+        f"`lava-deploy resume {subject}` completes it, `lava-deploy abandon {subject}` undoes it.",
+    )
 
 
 def command_line() -> str:

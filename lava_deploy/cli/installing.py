@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lava_deploy import config
-from lava_deploy.errors import DeployError, PreflightFailed, UsageError
+from lava_deploy.errors import DeployError, JobFailed, PreflightFailed, UsageError
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
@@ -185,7 +185,12 @@ def prove(context: Context, name: str, configuration: Configuration) -> Outcome:
 
     instance = context.host.instance(name)
     context.report.note(f"running a real job on {name}, in QEMU")
-    return smoke.run(context.doors, instance, configuration.route.hostname)
+    try:
+        return smoke.run(context.doors, instance, configuration.route.hostname)
+    except JobFailed as failed:
+        raise JobFailed(
+            f"{failed}\n{name} is installed and runs, but this proof failed", hint=failed.hint
+        ) from failed
 
 
 def present(

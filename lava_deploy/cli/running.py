@@ -36,6 +36,7 @@ of_component = click.argument("component", default="", type=click.Choice(["", *C
 @common
 def list_(context: Context, as_json: bool) -> None:
     """List the instances of this machine."""
+    context.require_root()
     found = [_overview(context, instance) for instance in _instances(context, "")]
     if as_json:
         stopped = [journal.subject for journal in context.unfinished()]
@@ -66,6 +67,7 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
     """Tell whether NAME, or each instance, runs and answers. Exit status 6 if one does not."""
     from lava_deploy.operations import inspect
 
+    context.require_root()
     found: list[dict[str, Any]] = []
     for instance in _instances(context, name):
         answer = inspect.answers(context.doors, last_good(context, instance))
@@ -91,6 +93,7 @@ def show(context: Context, name: str, as_json: bool) -> None:
     """Show what there is to know of NAME: paths, names, release, settings."""
     from lava_deploy.operations import inspect
 
+    context.require_root()
     instance = context.instance(name)
     overview = _plain(_overview(context, instance))
     about = {**overview, **inspect.about(context.doors, instance)}
@@ -109,6 +112,7 @@ def history(context: Context, name: str, as_json: bool) -> None:
     """Show what was done to NAME, or to all; also of instances that are gone."""
     from lava_deploy.operations import history as operation
 
+    context.require_root()
     subjects = [name] if name else operation.subjects(context.doors.system, context.host)
     entries = [
         {"subject": subject, **asdict(entry)}
@@ -179,6 +183,7 @@ def logs(
     """Show the logs of NAME, or of one COMPONENT of it."""
     from lava_deploy.operations import control
 
+    context.require_root()
     instance = context.instance(name)
     configuration = last_good(context, instance)
     status = control.logs(context.doors, instance, configuration, component, lines, follow)

@@ -27,6 +27,14 @@ def test_a_lock_without_a_readable_holder_is_held_all_the_same(tmp_path):
             pass
 
 
+def test_a_lock_is_held_while_a_run_is_at_work(tmp_path):
+    assert not locks.is_held(tmp_path, "demo")
+    with locks.locked(tmp_path, "demo", "first"):
+        assert locks.is_held(tmp_path, "demo")
+    (tmp_path / "demo.lock").touch()
+    assert not locks.is_held(tmp_path, "demo")
+
+
 def test_nothing_is_left_of_a_lock(tmp_path):
     with locks.locked(tmp_path, "demo", "first"):
         assert (tmp_path / "demo.lock").stat().st_mode & 0o777 == 0o600
