@@ -22,6 +22,7 @@ from lava_deploy.parts import (
     job,
     release,
     route,
+    schema,
     services,
     settings,
     tokens,
@@ -214,8 +215,9 @@ class _Making:
         settings.make(self.system, self.instance, self.configuration, server)
 
     def fill_database(self) -> None:
-        """Tables, accounts, worker and device, in one process of LAVA's."""
-        actions = [{"action": "migrate"}, {"action": "forget_example_worker"}, *self.accounts()]
+        """Tables, then accounts, worker and device in one process of LAVA's."""
+        self.make_tables()
+        actions = self.accounts()
         if self.configuration.components.dispatcher:
             token = tokens.make(self.system, self.instance.worker_token)
             name = self.request.worker
@@ -224,6 +226,20 @@ class _Making:
             actions += worker.registration(name, token) + device.registration(name)
         built = release.of(self.system, self.instance, self.label)
         console.ask(self.system, self.instance, built, actions)
+
+    def make_tables(self) -> None:
+        """Load the tables of this release if they are kept, else migrate and keep them."""
+        built = prepare(self.doors, self.revision, self.add_packages)
+        server = database.located(self.system, self.configuration.database)
+        password = settings.database_password(self.system, self.instance)
+        dump = schema.place(self.doors.host, built, self.server.version())
+        if self.system.exists(dump):
+            schema.load(self.system, self.instance, server, password, dump)
+            return
+        actions = [{"action": "migrate"}, {"action": "forget_example_worker"}]
+        new = release.of(self.system, self.instance, self.label)
+        console.ask(self.system, self.instance, new, actions)
+        schema.keep(self.system, self.instance, server, password, dump)
 
     def accounts(self) -> list[dict[str, Any]]:
         """The first admin, the user of smoke jobs, and the name in the links of mails."""
