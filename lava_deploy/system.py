@@ -6,17 +6,21 @@ import grp
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from lava_deploy.errors import CommandFailed
 
 # What commands get: nothing of the admin's shell but the way to the network.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# sh(1): the status of a command that a signal ended is this and the signal's number.
+SIGNALLED = 128
 PASSED_ON = frozenset(
     [
         "http_proxy",
@@ -129,14 +133,24 @@ class System:
         user: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> int:
-        """Run a command on the admin's own terminal, input and output; return its status."""
+        """Run a command on the admin's own terminal, input and output; return its status.
+
+        Ctrl-C is for the command, which the terminal sends it to as well: a shell takes it for the
+        end of a line. A command that a signal ends has the status that a shell would give it.
+        """
         words = [str(word) for word in command]
         more = {"TERM": os.environ["TERM"]} if "TERM" in os.environ else {}
-        return subprocess.run(
-            _as_user(words, user),
-            env={**self._environment, **more, **(environment or {})},
-            cwd="/",
-        ).returncode
+        # what is handled here the command inherits as its default, not so what is ignored
+        before = signal.signal(signal.SIGINT, _leave_to_command)
+        try:
+            status = subprocess.run(
+                _as_user(words, user),
+                env={**self._environment, **more, **(environment or {})},
+                cwd="/",
+            ).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
+        return status if status >= 0 else SIGNALLED - status
 
     def has_ended(self, process: int, seconds: float) -> bool:
         """Wait until a process is gone; false when it is still there after that time."""
@@ -281,6 +295,10 @@ class System:
             raise NotADirectoryError(f"{path} is a link, not a directory")
         if path.exists():
             shutil.rmtree(path)
+
+
+def _leave_to_command(_signal: int, _frame: FrameType | None) -> None:
+    """Do nothing: whoever is attached to the terminal deals with it."""
 
 
 def _as_user(command: list[str], user: str) -> list[str]:
