@@ -14,6 +14,8 @@ from lava_deploy.model import COMPONENTS, Instance
 if TYPE_CHECKING:
     from lava_deploy.operations.inspect import Overview
 
+# Variables that answer the questions of Django's `createsuperuser`.
+ANSWERS = "DJANGO_SUPERUSER_"
 DAY, HOUR, MINUTE = 86400, 3600, 60
 
 
@@ -28,7 +30,9 @@ def complete_names(
 
 
 named = click.argument("name", shell_complete=complete_names)
-of_component = click.argument("component", default="", type=click.Choice(["", *COMPONENTS]))
+of_component = click.argument(
+    "component", default="", metavar="[COMPONENT]", type=click.Choice(["", *COMPONENTS])
+)
 
 
 @click.command("list")
@@ -101,7 +105,9 @@ def show(context: Context, name: str, as_json: bool) -> None:
         # not beside the format's own version
         context.report.json({"instance": about})
         return
-    context.report.table(["", ""], [[key, str(value)] for key, value in _flat(about).items()])
+    context.report.table(
+        ["WHAT", "VALUE"], [[key, str(value)] for key, value in _flat(about).items()]
+    )
 
 
 @click.command()
@@ -201,7 +207,8 @@ def manage(context: Context, command: click.Context, name: str, arguments: tuple
 
     context.require_root()
     instance = context.instance(name)
-    status = control.manage(context.doors, instance, arguments or ("help",))
+    answers = {k: v for k, v in context.environment.items() if k.startswith(ANSWERS)}
+    status = control.manage(context.doors, instance, arguments or ("help",), answers)
     raise click.exceptions.Exit(status)
 
 

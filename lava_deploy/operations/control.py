@@ -9,7 +9,7 @@ from lava_deploy.model import WEB
 from lava_deploy.parts import console, release, route, services
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance, Release
@@ -44,9 +44,14 @@ def restart(
         route.wait(doors.web, configuration.route)
 
 
-def manage(doors: Doors, instance: Instance, arguments: Sequence[str]) -> int:
-    """Run a management command of LAVA's on the admin's terminal; return its exit status."""
-    return console.manage(doors.system, instance, _release(doors, instance), arguments)
+def manage(
+    doors: Doors, instance: Instance, arguments: Sequence[str], answers: Mapping[str, str]
+) -> int:
+    """Run a management command of LAVA's on the admin's terminal; return its exit status.
+
+    `answers` are variables of the environment by which the admin answers its questions.
+    """
+    return console.manage(doors.system, instance, _release(doors, instance), arguments, answers)
 
 
 def logs(

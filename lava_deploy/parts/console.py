@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lava_deploy.model import Instance, Release
     from lava_deploy.system import System
@@ -22,9 +22,18 @@ def command(release: Release, arguments: Sequence[str]) -> list[str]:
     return [str(release.python), "-P", "-m", "django", *arguments]
 
 
-def manage(system: System, instance: Instance, release: Release, arguments: Sequence[str]) -> int:
-    """Run a management command on the admin's terminal, as the instance's user; its status."""
-    environment = instance.environment(release)
+def manage(
+    system: System,
+    instance: Instance,
+    release: Release,
+    arguments: Sequence[str],
+    answers: Mapping[str, str],
+) -> int:
+    """Run a management command on the admin's terminal, as the instance's user; its status.
+
+    `answers` are variables by which the admin answers what the command would ask.
+    """
+    environment = {**answers, **instance.environment(release)}
     return system.attach(command(release, arguments), user=instance.user, environment=environment)
 
 
