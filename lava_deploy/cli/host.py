@@ -141,6 +141,7 @@ def revisions(context: Context, refresh: bool, as_json: bool) -> None:
     """Show which revisions of LAVA can be had, from where, and which run on this machine."""
     from lava_deploy.operations import inspect
 
+    context.require_root()
     offers = inspect.offers(context.doors, refresh=refresh)
     if as_json:
         found = [asdict(revision) for revision in offers.revisions]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RECIPE = "1"
 DESCRIPTION, LOCK, STATIC = "release.yaml", "requirements.lock", "static"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+UV_CACHE = "uv"
 UV_SETTINGS, PIP_SETTINGS = Path("/etc/uv/uv.toml"), Path("/etc/pip.conf")
 # What uv writes into a relocatable virtualenv: to the shell a command, to Python a text.
 FIRST_LINES = """\
@@ -141,6 +142,8 @@ def _fill(
 ) -> None:
     venv, lock = to / "venv", to / LOCK
     uv, environment = _uv(), _environment(system, cache)
+    # uv's lock files there are open to all, who could keep it waiting
+    system.make_directory(cache / UV_CACHE, 0o700)
     if code.lock:
         system.write(lock, code.lock)
     else:
@@ -232,7 +235,7 @@ def _environment(system: System, cache: Path) -> dict[str, str]:
     Where only pip was told of an index, uv gets that one.
     """
     environment = {
-        "UV_CACHE_DIR": str(cache / "uv"),
+        "UV_CACHE_DIR": str(cache / UV_CACHE),
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_PROGRESS": "1",
     }
