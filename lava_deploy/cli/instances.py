@@ -16,6 +16,8 @@ from lava_deploy.errors import ConfigurationError, UsageError
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lava_deploy.model import Instance
     from lava_deploy.steps import Journal, Plan
 
@@ -167,7 +169,7 @@ def resume(context: Context, name: str) -> None:
 
     context.require_root()
     with context.holding(name, unfinished=True), context.recorded(name):
-        plan = _rebuild(context, _unfinished(context, name))
+        plan = _rebuild(context, _unfinished(context, name), read_configuration)
         steps.resume(plan, context.host.journals, context.report)
 
 
@@ -180,7 +182,8 @@ def abandon(context: Context, name: str) -> None:
 
     context.require_root()
     with context.holding(name, unfinished=True), context.recorded(name):
-        plan = _rebuild(context, _unfinished(context, name))
+        # what is put back does not depend on what the file says now
+        plan = _rebuild(context, _unfinished(context, name), last_good)
         steps.abandon(plan, context.host.journals, context.report)
     context.report.note(f"the {plan.operation} of {name} is undone")
 
@@ -194,8 +197,12 @@ def _unfinished(context: Context, name: str) -> Journal:
     return journal
 
 
-def _rebuild(context: Context, journal: Journal) -> Plan:
-    """The plan of an unfinished command, as it was planned then."""
+def _rebuild(
+    context: Context,
+    journal: Journal,
+    read: Callable[[Context, Instance], Configuration],
+) -> Plan:
+    """The plan of an unfinished command, as it was planned then; `read` reads instance.yaml."""
     from lava_deploy.operations import apply, install, remove, setup
 
     doors, decisions = context.doors, journal.decisions
@@ -210,7 +217,7 @@ def _rebuild(context: Context, journal: Journal) -> Plan:
         return installing.plan(context, request, config.build(request.values, "the order"))
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, last_good(context, instance))
-    return apply.plan(doors, instance, read_configuration(context, instance))
+    return apply.plan(doors, instance, read(context, instance))
 
 
 def read_configuration(context: Context, instance: Instance) -> Configuration:
