@@ -16,8 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the layers, and keep together, in one process of pytest-xdist, what shares a host."""
+    """Order the layers, and keep together, in one process of pytest-xdist, what shares a host.
+
+    First, since pytest-xdist reads the marks at the same occasion.
+    """
     items.sort(key=_layer)
     for item in items:
         if _layer(item) in (LAYERS.index("hosts"), LAYERS.index("e2e")):

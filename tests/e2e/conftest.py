@@ -11,7 +11,6 @@ from tests.hosts.manifest import Entry
 ORDER = (
     "bare",
     "quickstart",
-    "contract",
     "daily",
     "web",
     "jobs",
@@ -19,6 +18,8 @@ ORDER = (
     "many",
     "killed",
     "removed",
+    "contract",
+    "undone",
 )
 # On the others, quickstart finds a bare machine.
 SET_UP_FIRST = ("trixie-plain", HERE)

@@ -5,12 +5,17 @@ import pytest
 from tests.e2e.machines import CLONE, Admin
 
 pytestmark = pytest.mark.e2e
-PYTHON = f"{CLONE}/.venv/bin/python"
+VIRTUALENV = "/tmp/contract"
+INSTALL = f"""
+apt-get install -qy --no-install-recommends gnupg
+{CLONE}/.venv/bin/uv venv --clear {VIRTUALENV}
+{CLONE}/.venv/bin/uv pip install --python {VIRTUALENV}/bin/python --editable {CLONE} pytest pytest-cov
+"""
 
 
 def test_every_contract_holds_on_a_machine_that_was_set_up(set_up: Admin) -> None:
     machine = set_up.machine
-    machine.run([f"{CLONE}/.venv/bin/uv", "pip", "install", "-q", "--python", PYTHON, "pytest"])
-    tests = f"cd {CLONE} && {PYTHON} -m pytest -q -p no:cacheprovider --durations=5 tests/contract"
-    ended = machine.run(tests, check=False, timeout=900)
+    machine.run(["sh", "-euc", INSTALL])
+    pytest_there = f"{VIRTUALENV}/bin/python -m pytest -q -p no:cacheprovider --durations=5"
+    ended = machine.run(f"cd {CLONE} && {pytest_there} tests/contract", check=False, timeout=900)
     assert ended.status == 0, ended.stdout

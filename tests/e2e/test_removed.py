@@ -25,14 +25,3 @@ def test_its_history_stays(admin: Admin) -> None:
     entries = admin.json("history", NAME)["history"]
     assert entries[-1]["command"] == f"lava-deploy remove {NAME} --yes"
     assert admin.json("list")["instances"] == []
-
-
-def test_setup_is_taken_back_but_for_the_packages_which_are_named(admin: Admin) -> None:
-    told = admin("setup", "--undo", "--yes")
-    assert "apt-get purge" in told.stdout
-    for path in (
-        "/srv/lava/instances",
-        "/var/lib/lava",
-        "/etc/apache2/conf-enabled/lava-deploy.conf",
-    ):
-        assert admin.machine.run(["test", "-e", path], check=False).status != 0
