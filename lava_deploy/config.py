@@ -5,6 +5,7 @@ import difflib
 import re
 import typing
 from collections.abc import Mapping
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ def _senseless(configuration: Configuration) -> list[str]:
         if not least <= number <= most:
             faults.append(f"{place}: should be from {least} to {most}, not {number}")
     for address in (*mail.admins, *filter(None, [mail.sender])):
-        if not MAIL_ADDRESS.fullmatch(address):
+        # `Ann <ann@example.com>` is an address with its owner's name
+        if not MAIL_ADDRESS.fullmatch(parseaddr(address)[1]):
             faults.append(f"mail: {address!r} is no mail address")
     faults += _owned(configuration.settings)
     return faults
