@@ -11,13 +11,13 @@ from lava_deploy import config
 from lava_deploy.cli import installing
 from lava_deploy.cli.context import Context, as_json, common, dry_run, no_questions, yes
 from lava_deploy.cli.host import HOST, refuse
-from lava_deploy.configuration import Configuration
-from lava_deploy.errors import ConfigurationError, UsageError
+from lava_deploy.errors import UsageError
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance
     from lava_deploy.steps import Journal, Plan
 
@@ -132,7 +132,7 @@ def remove(context: Context, name: str, dry_run: bool, yes: bool) -> None:
     with context.holding(name):
         decisions = operation.decide(context.doors, instance)
         refuse(operation.faults(context.doors, decisions))
-        plan = operation.plan(context.doors, instance, decisions, last_good(context, instance))
+        plan = operation.plan(context.doors, instance, decisions, in_force(context, instance))
         if dry_run:
             context.report.plan(plan)
             return
@@ -182,8 +182,7 @@ def abandon(context: Context, name: str) -> None:
 
     context.require_root()
     with context.holding(name, unfinished=True), context.recorded(name):
-        # what is put back does not depend on what the file says now
-        plan = _rebuild(context, _unfinished(context, name), last_good)
+        plan = _rebuild(context, _unfinished(context, name), in_force)
         steps.abandon(plan, context.host.journals, context.report)
     context.report.note(f"the {plan.operation} of {name} is undone")
 
@@ -216,7 +215,7 @@ def _rebuild(
         request = install.Request(**decisions)
         return installing.plan(context, request, config.build(request.values, "the order"))
     if journal.operation == remove.OPERATION:
-        return remove.plan(doors, instance, decisions, last_good(context, instance))
+        return remove.plan(doors, instance, decisions, in_force(context, instance))
     return apply.plan(doors, instance, read(context, instance))
 
 
@@ -228,12 +227,11 @@ def read_configuration(context: Context, instance: Instance) -> Configuration:
     return config.read(text, str(instance.configuration))
 
 
-def last_good(context: Context, instance: Instance) -> Configuration:
-    """What instance.yaml says; the defaults where it is broken or gone, as when removing."""
-    try:
-        return read_configuration(context, instance)
-    except (ConfigurationError, FileNotFoundError):
-        return Configuration()
+def in_force(context: Context, instance: Instance) -> Configuration:
+    """The configuration that was carried out last."""
+    from lava_deploy.operations import inspect
+
+    return inspect.in_force(context.doors, instance)
 
 
 COMMANDS = (install, apply, remove, resume, abandon)

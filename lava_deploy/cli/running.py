@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lava_deploy.cli.context import Context, as_json, common, told
-from lava_deploy.cli.instances import last_good, read_configuration
+from lava_deploy.cli.instances import in_force
 from lava_deploy.model import COMPONENTS, Instance
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
     context.require_root()
     found: list[dict[str, Any]] = []
     for instance in _instances(context, name):
-        answer = inspect.answers(context.doors, last_good(context, instance))
+        answer = inspect.answers(context.doors, in_force(context, instance))
         one = {**_plain(_overview(context, instance)), "answers": answer}
         if sizes:
             one["sizes"] = asdict(inspect.sizes(context.doors, instance))
@@ -166,7 +166,7 @@ def _control(context: Context, name: str, component: str, verb: str) -> None:
 
     context.require_root()
     instance = context.instance(name)
-    configuration = read_configuration(context, instance)
+    configuration = in_force(context, instance)
     what = f"{name} {component}".rstrip()
     with context.holding(name), context.recorded(name):
         getattr(control, verb)(context.doors, instance, configuration, component)
@@ -191,7 +191,7 @@ def logs(
 
     context.require_root()
     instance = context.instance(name)
-    configuration = last_good(context, instance)
+    configuration = in_force(context, instance)
     status = control.logs(context.doors, instance, configuration, component, lines, follow)
     raise click.exceptions.Exit(status)
 
@@ -222,7 +222,7 @@ def smoke(context: Context, name: str, as_json: bool) -> None:
 
     context.require_root()
     instance = context.instance(name)
-    configuration = read_configuration(context, instance)
+    configuration = in_force(context, instance)
     with context.holding(name), context.recorded(name):
         outcome = operation.run(context.doors, instance, configuration.route.hostname)
     if as_json:
@@ -251,7 +251,7 @@ def _instances(context: Context, name: str) -> list[Instance]:
 def _overview(context: Context, instance: Instance) -> Overview:
     from lava_deploy.operations import inspect
 
-    return inspect.overview(context.doors, instance, last_good(context, instance), context.now)
+    return inspect.overview(context.doors, instance, in_force(context, instance), context.now)
 
 
 def _plain(overview: Overview) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         facts.remember_texts(system, instance, wanted)
 
     def run() -> None:
+        # what LAVA does not take shows here, with its reason, while the former processes serve
+        console.ask(system, instance, _release(doors, instance), [])
         _serve(doors, instance, services.of(system, instance, configuration))
         domain = {"action": "site", "domain": configuration.route.hostname, "name": instance.name}
         console.ask(system, instance, _release(doors, instance), [domain])
@@ -119,7 +121,9 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         (
             Step(
                 "remember what runs",
-                lambda: facts.remember(system, instance, services=after),
+                lambda: facts.remember(
+                    system, instance, services=after, hostname=configuration.route.hostname
+                ),
             ),
             Step("forget the former files", lambda: former.remove(system, instance)),
         ),

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import sources
-from lava_deploy.configuration import Database
+from lava_deploy.configuration import Components, Configuration, Database, Route
+from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER
 from lava_deploy.operations import STAMP
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import facts, release, route, services, tokens
@@ -15,7 +16,6 @@ from lava_deploy.parts import facts, release, route, services, tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance, Offers, ServiceState
     from lava_deploy.operations import Doors
 
@@ -132,6 +132,18 @@ def about(doors: Doors, instance: Instance) -> dict[str, Any]:
         "media": str(instance.media),
         "logs": str(instance.log),
     }
+
+
+def in_force(doors: Doors, instance: Instance) -> Configuration:
+    """What of instance.yaml was carried out, whatever the file says by now: host name, components.
+
+    The defaults while nothing is remembered yet, or no more.
+    """
+    known = facts.read(doors.system, instance)
+    if not known:
+        return Configuration()
+    running = {one: one in known["services"] for one in (PUBLISHER, SCHEDULER, DISPATCHER)}
+    return Configuration(Route(hostname=known["hostname"]), components=Components(**running))
 
 
 def configuration_text(doors: Doors, instance: Instance) -> str:

@@ -307,6 +307,7 @@ class _Making:
             revision=dict(self.request.revision),
             admin=self.request.admin,
             worker=self.request.worker,
+            hostname=self.configuration.route.hostname,
             database=asdict(server),
             services=[
                 each.name for each in services.of(self.system, self.instance, self.configuration)
