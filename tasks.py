@@ -60,3 +60,10 @@ def test(context, here=False):
     unit(context)
     layers = f"{PYTEST} --here tests/e2e" if here else f"{IN_PARALLEL} tests/e2e tests/hosts"
     run(context, layers)
+
+
+@task
+def bench(context):
+    """Print the time line of quickstart on a bare host."""
+    run_file = f"{sys.executable} benchmarks/quickstart.py"
+    context.run(run_file, in_stream=False)

@@ -2,7 +2,6 @@
 
 from django.conf import settings
 from lava_server.wsgi import application as lava
-
 from lava_site import health
 
 INTERNAL = "/scheduler/internal/v1/"
