@@ -78,11 +78,14 @@ def change(system: System, wanted: dict[Path, str]) -> None:
 
 def remove(system: System, instance: Instance) -> None:
     """Serve the instance no longer. Files that an admin added beside ours stay."""
-    gone = False
-    for path in (_site(instance), _workers(instance)):
-        gone = _put_back(system, path, None) or gone
-    if gone:
+    found = [path for path in (_site(instance), _workers(instance)) if _is_there(system, path)]
+    for path in found:
+        system.run(_switch("dis", path, "--purge"))
+    if found:
         reload(system)
+    # The files go last: a run that is killed before the reload is repeated by what they tell.
+    for path in found:
+        system.remove(path)
 
 
 def status(web: Web, route: Route) -> int:
@@ -109,17 +112,19 @@ def reload(system: System) -> None:
         system.run(["apache2ctl", "graceful"])
 
 
-def _put_back(system: System, path: Path, text: str | None) -> bool:
-    """Give a file its former text, or disable and remove it; tells whether anything was there."""
+def _put_back(system: System, path: Path, text: str | None) -> None:
+    """Give a file its former text, or disable and remove it."""
     if text is not None:
         system.write(path, text)
-        return True
-    enabled = path.parent.with_name(path.parent.name.replace("available", "enabled")) / path.name
-    found = system.exists(path) or system.exists(enabled)
-    if found:
+    elif _is_there(system, path):
         system.run(_switch("dis", path, "--purge"))
         system.remove(path)
-    return found
+
+
+def _is_there(system: System, path: Path) -> bool:
+    """Whether there is a file, or a link that enables it."""
+    enabled = path.parent.with_name(path.parent.name.replace("available", "enabled")) / path.name
+    return system.exists(path) or system.exists(enabled)
 
 
 def _switch(verb: str, path: Path, *options: str) -> list[str]:
