@@ -84,18 +84,17 @@ def install(system: System, web: Web, instance: Instance, services: Sequence[Ser
     Nothing is started yet; what runs and is still wanted goes on.
     """
     prepare(system, instance.host)
-    former = _programs(system, instance)
     system.write(_file(instance), text(instance, services))
     if _is_running(web, instance.host):
-        gone = set(former) - set(_programs(system, instance))
+        # Asked of the daemon: a run that was killed here has left the file as it should be.
+        gone = _loaded(web, instance) - set(_programs(system, instance))
         _forget(web, instance.host, sorted(gone))
 
 
 def remove(system: System, web: Web, instance: Instance) -> None:
     """Stop the instance and forget its services; without any instance the daemon ends."""
-    programs = _programs(system, instance)
     if _is_running(web, instance.host):
-        _forget(web, instance.host, programs)
+        _forget(web, instance.host, sorted(_loaded(web, instance)))
     system.remove(_file(instance))
     if not system.names(instance.host.supervisor / "programs"):
         _end(system, instance.host)
@@ -203,6 +202,12 @@ def _is_running(web: Web, host: Host) -> bool:
     except Unreachable:
         return False
     return True
+
+
+def _loaded(web: Web, instance: Instance) -> set[str]:
+    """The programs of an instance that the daemon knows."""
+    known = {each["group"] for each in _control(web, instance.host).ask("getAllProcessInfo")}
+    return {program for program in known if program.startswith(_program(instance, ""))}
 
 
 def _start(daemon: Supervisor, programs: Sequence[str]) -> None:
