@@ -9,7 +9,7 @@ from lava_deploy import locks
 from lava_deploy.configuration import Database
 from lava_deploy.errors import DeployError
 from lava_deploy.model import Secret
-from lava_deploy.operations import SHARED_LOCK
+from lava_deploy.operations import SHARED_LOCK, wait_for_pages
 from lava_deploy.parts import (
     console,
     database,
@@ -88,24 +88,30 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         facts.remember_texts(system, instance, _route(instance, configuration))
 
     def open_former_route() -> None:
+        # without texts, an earlier undo has put them back, and only Apache may not know it yet
         texts = former.read(system, instance)
-        wanted = {path: texts[path] or "" for path in _route(instance, configuration)}
+        ours = _route(instance, configuration)
+        wanted = {path: text or "" for path, text in texts.items() if path in ours}
         with locks.locked(doors.host.locks, SHARED_LOCK, OPERATION, patience=60):
             route.change(system, wanted)
         facts.remember_texts(system, instance, wanted)
 
     def run() -> None:
         # what LAVA does not take shows here, with its reason, while the former processes serve
-        console.ask(system, instance, _release(doors, instance), [])
+        console.ask(system, instance, _release(doors, instance), [{"action": "load_pages"}])
         _serve(doors, instance, services.of(system, instance, configuration))
+        wait_for_pages(doors, instance, configuration)
+
+    def name_host() -> None:
+        """Afterwards, as the former name is known to nobody but the database."""
         domain = {"action": "site", "domain": configuration.route.hostname, "name": instance.name}
         console.ask(system, instance, _release(doors, instance), [domain])
-        route.wait(doors.web, configuration.route)
 
     def serve_as_before() -> None:
-        """Last of the undo, when all former files are back."""
+        """Last of the undo; what another undo failed to put back is kept for the next try."""
         _serve(doors, instance, services.named(instance, before))
-        former.remove(system, instance)
+        if former.are_back(system, instance):
+            former.remove(system, instance)
 
     before = facts.read(system, instance)["services"]
     after = [each.name for each in services.of(system, instance, configuration)]
@@ -119,6 +125,7 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
             Step("restart the services", run),
         ),
         (
+            Step("name the host in the links of mails", name_host),
             Step(
                 "remember what runs",
                 lambda: facts.remember(

@@ -38,6 +38,15 @@ def read(system: System, instance: Instance) -> dict[Path, str | None]:
     return {Path(path): text for path, text in kept.items()}
 
 
+def are_back(system: System, instance: Instance) -> bool:
+    """Whether all files that were there have their former texts again."""
+    texts = read(system, instance)
+    return all(
+        text is None or (system.exists(path) and system.read(path) == text)
+        for path, text in texts.items()
+    )
+
+
 def remove(system: System, instance: Instance) -> None:
     system.remove(_kept(instance))
 
