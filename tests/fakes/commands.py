@@ -1,0 +1,304 @@
+"""The commands that the machine in memory knows, each with the options that plans use."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from lava_deploy.errors import CommandFailed
+from lava_deploy.system import Finished
+from tests.fakes.world import FILE, LINK, Node, World
+
+UNITS = "/etc/systemd/system"
+APACHE = "/etc/apache2"
+SUPERVISOR = 4711
+
+
+def run(
+    world: World, words: Sequence[str], stdin: str, user: str, environment: Mapping[str, str]
+) -> Finished:
+    """Run a command. Raises CommandFailed, and AssertionError for one that it does not know."""
+    looked = _look(world, words)
+    if looked is not None:
+        return looked
+    with world.trouble.change(" ".join(words), CommandFailed(words, 1, "it was made to fail")):
+        return Finished(0, _change(world, words, stdin, user, environment), "")
+
+
+def _look(world: World, words: Sequence[str]) -> Finished | None:
+    """What a command says that changes nothing, or never fails; None for any other."""
+    match words:
+        case ["getent", "passwd", name]:
+            return Finished(0 if name in world.users else 2, "", "")
+        case ["getent", "group", name]:
+            return Finished(0 if name in world.groups else 2, "", "")
+        case ["dpkg", "--print-architecture"]:
+            return Finished(0, "amd64\n", "")
+        case ["dpkg", "--audit"]:
+            return Finished(0, "", "")
+        case ["dpkg-query", "--show", _]:
+            return Finished(0, "".join(f"installed {one}\n" for one in sorted(world.packages)), "")
+        case ["apt-get", *_, "--download-only", _]:
+            return Finished(0, "", "")
+        case ["pg_lsclusters", "--no-header"]:
+            return Finished(0, "15 main 5432 online postgres /var/lib/postgresql/15/main\n", "")
+        case ["ip", "-json", "route", "show", "default"]:
+            return Finished(0, '[{"dst": "default", "dev": "eth0"}]', "")
+        case ["qemu-system-x86_64", *_]:
+            return Finished(1, "", "could not access KVM kernel module")
+        case ["kill", process] if int(process) == SUPERVISOR:
+            _end_supervisor(world)
+            return Finished(0, "", "")
+        case ["systemctl", "reset-failed", *_] | ["apache2ctl", "configtest"]:
+            return Finished(0, "", "")
+    return None
+
+
+def _change(
+    world: World, words: Sequence[str], stdin: str, user: str, environment: Mapping[str, str]
+) -> str:
+    """Do what a command does; what it says."""
+    match words:
+        case ["groupadd", "--system", name]:
+            _add(words, world.groups, name)
+        case ["useradd", "--system", "--gid", group, "--no-create-home", *more] if len(more) == 7:
+            if group not in world.groups:
+                raise CommandFailed(words, 6, f"group {group} does not exist")
+            _add(words, world.users, more[-1])
+        case ["userdel", name]:
+            _drop(words, world.users, name)
+            world.groups.discard(name)
+        case ["groupdel", name]:
+            _drop(words, world.groups, name)
+        case ["systemctl", "reload", "apache2"] | ["apache2ctl", "graceful"]:
+            world.served = {
+                each: world.text(each)
+                for kind in ("sites", "conf")
+                for each in world.below(f"{APACHE}/{kind}-enabled")
+            }
+        case [program, "--quiet", *options, name] if re.fullmatch("a2(en|dis)(site|conf)", program):
+            _switch_site(world, words, program, options, name)
+        case ["systemctl", verb, *units]:
+            _systemctl(world, words, verb, [one for one in units if one != "--quiet"])
+        case [_, "-m", "venv", "--clear", directory]:
+            world.put(f"{directory}/bin/pip", "")
+        case [pip, "install", "--quiet", "supervisor==4.3.0"] if pip in world.nodes:
+            world.put(Path(pip).with_name("supervisord"), "")
+        case [program, "-c", configuration] if Path(program).name == "supervisord":
+            _start_supervisor(world, words, Path(configuration))
+        case [python, "-P", "-m", "lava_site.batch"] if python in world.nodes:
+            etc = Path(environment["LAVA_SITE_ETC"])
+            return _manage(world, words, json.loads(stdin), user, etc)
+        case ["pg_dump", "--no-owner", "--no-privileges", "--clean", "--if-exists", *place]:
+            rows = _rows(world, words, place, user, environment)
+            return json.dumps({key: row for key, row in rows.items() if key != "owner"})
+        case ["psql", "--quiet", "--no-psqlrc", "--single-transaction", *_, host, port, name]:
+            rows = _rows(world, words, [host, port, name], user, environment)
+            rows.update(json.loads(stdin))
+        case _:
+            raise AssertionError(f"unknown command: {words}")
+    return ""
+
+
+def _add(words: Sequence[str], names: set[str], name: str) -> None:
+    if name in names:
+        raise CommandFailed(words, 9, f"{name} already exists")
+    names.add(name)
+
+
+def _drop(words: Sequence[str], names: set[str], name: str) -> None:
+    if name not in names:
+        raise CommandFailed(words, 6, f"{name} does not exist")
+    names.remove(name)
+
+
+# Apache
+
+
+def _switch_site(
+    world: World, words: Sequence[str], program: str, options: Sequence[str], name: str
+) -> None:
+    """a2ensite(8) and its like; a2dissite with --purge takes what is not there, too."""
+    kind = "sites" if program.endswith("site") else "conf"
+    file, link = (f"{APACHE}/{kind}-{state}/{name}.conf" for state in ("available", "enabled"))
+    if program.startswith("a2en"):
+        if file not in world.nodes:
+            raise CommandFailed(words, 1, f"{name} does not exist")
+        world.nodes[link] = Node(LINK, f"../{kind}-available/{name}.conf", 0o777)
+    else:
+        assert options == ["--purge"]
+        world.nodes.pop(link, None)
+
+
+# systemd
+
+
+def _systemctl(world: World, words: Sequence[str], verb: str, units: Sequence[str]) -> None:
+    match verb, units:
+        case "daemon-reload", []:
+            _load_units(world)
+        case "enable", [*names]:
+            for name in names:
+                world.directory(f"{UNITS}/{_wanted_by(world, words, name)}.wants")
+                link = f"{UNITS}/{_wanted_by(world, words, name)}.wants/{name}"
+                world.nodes[link] = Node(LINK, f"{UNITS}/{_template(name)}", 0o777)
+            _load_units(world)
+        case "disable", ["--now", *names]:
+            for name in names:
+                _disable(world, _wanted_by(world, words, name), name)
+                _stop_unit(world, name)
+        case "start", [*names]:
+            for name in names:
+                _start_unit(world, words, name)
+        case "restart", [*names]:
+            for name in names:
+                _stop_unit(world, name)
+                _start_unit(world, words, name)
+        case "stop", [*names]:
+            for name in names:
+                _stop_unit(world, name)
+        case _:
+            raise AssertionError(f"unknown command: {words}")
+
+
+def _load_units(world: World) -> None:
+    files = [path for path in world.below(UNITS) if world.nodes[path].kind == FILE]
+    world.units = {Path(path).name: world.text(path) for path in files}
+
+
+def _template(unit: str) -> str:
+    return re.sub("@[^.]*", "@", unit)
+
+
+def _section(world: World, words: Sequence[str], unit: str, key: str) -> str:
+    """What the file of a unit says of a key, with its specifier filled in."""
+    if _template(unit) not in world.units:
+        raise CommandFailed(words, 5, f"Unit {unit} not found.")
+    found = re.search(rf"(?m)^{key}=(\S+)", world.units[_template(unit)])
+    return found[1].replace("%i", re.findall("@([^.]*)", unit)[0]) if found else ""
+
+
+def _wanted_by(world: World, words: Sequence[str], unit: str) -> str:
+    path = f"{UNITS}/{_template(unit)}"
+    if path not in world.nodes:
+        raise CommandFailed(words, 1, f"Unit file {unit} does not exist.")
+    wanted = re.search(r"(?m)^WantedBy=(\S+)", world.text(path))
+    assert wanted
+    return wanted[1].replace("%i", re.findall("@([^.]*)", unit)[0])
+
+
+def _disable(world: World, wanted_by: str, unit: str) -> None:
+    directory = f"{UNITS}/{wanted_by}.wants"
+    world.nodes.pop(f"{directory}/{unit}", None)
+    if not world.below(directory):
+        world.nodes.pop(directory, None)
+
+
+def _start_unit(world: World, words: Sequence[str], unit: str) -> None:
+    if unit in world.running:
+        return
+    launcher = _section(world, words, unit, "ExecStart")
+    if launcher and launcher not in world.nodes:
+        raise CommandFailed(words, 1, f"Job for {unit} failed")
+    # systemd.service(5): a service wants the units of its Sockets=
+    socket = _section(world, words, unit, "Sockets")
+    if socket:
+        _start_unit(world, words, socket)
+    world.start(unit, launcher)
+    for wanted in world.names(f"{UNITS}/{unit}.wants"):
+        _start_unit(world, words, wanted)
+
+
+def _stop_unit(world: World, unit: str) -> None:
+    world.end(unit)
+    parts = [one for one in world.running if f"PartOf={_template(unit)}" in _part_of(world, one)]
+    for part in parts:
+        if part.split("@")[1].split(".")[0] == unit.split("@")[1].split(".")[0]:
+            world.end(part)
+
+
+def _part_of(world: World, unit: str) -> str:
+    return world.units.get(_template(unit), "").replace("@%i.", "@.")
+
+
+# The supervisor
+
+
+def _start_supervisor(world: World, words: Sequence[str], configuration: Path) -> None:
+    """supervisord(1) starts all programs that it finds."""
+    if world.programs is not None or str(configuration) not in world.nodes:
+        raise CommandFailed(words, 2, "Another program is already listening")
+    world.put(configuration.with_name("supervisord.pid"), f"{SUPERVISOR}\n")
+    world.put(f"/proc/{SUPERVISOR}/cmdline", f"{words[0]}\0-c\0{configuration}\0")
+    world.programs = {}
+    read_programs(world)
+    for program in world.available:
+        start_program(world, program)
+
+
+def _end_supervisor(world: World) -> None:
+    for program in world.programs or ():
+        world.end(program)
+    world.programs = None
+    for path in list(world.nodes):
+        if path.endswith("/supervisord.pid") or path.startswith(f"/proc/{SUPERVISOR}"):
+            del world.nodes[path]
+
+
+def read_programs(world: World) -> None:
+    """Read the files of programs anew."""
+    files = [path for path in world.nodes if re.search(r"/supervisor/programs/[^/]*\.conf$", path)]
+    found = [re.split(r"(?m)^\[program:(.*)\]$", world.text(path))[1:] for path in sorted(files)]
+    world.available = {
+        name: text for parts in found for name, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def start_program(world: World, program: str) -> None:
+    """Load a program as its file has it, and start it."""
+    assert world.programs is not None
+    world.programs[program] = world.available[program]
+    launch(world, program)
+
+
+def launch(world: World, program: str) -> None:
+    assert world.programs is not None
+    command = re.search(r"(?m)^command = .* (\S+)$", world.programs[program])
+    assert command
+    world.start(program, command[1])
+
+
+# LAVA
+
+
+def _manage(
+    world: World,
+    words: Sequence[str],
+    actions: Sequence[dict[str, object]],
+    user: str,
+    etc: Path,
+) -> str:
+    """The batch of lava_site: it logs in as its settings say, and keeps each action as a row."""
+    if f"{etc}/site/lava_site/batch.py" not in world.nodes:
+        raise CommandFailed(words, 1, "No module named lava_site.batch")
+    login = yaml.safe_load(world.text(etc / "settings.d/00-instance.yaml"))["DATABASES"]["default"]
+    password = yaml.safe_load(world.text(etc / "secrets.yaml"))["DATABASE_PASSWORD"]
+    place = [f"--dbname={login['NAME']}"]
+    rows = _rows(world, words, place, login["USER"], {"PGPASSWORD": password})
+    for action in actions:
+        if action["action"] != "migrate" and "migrate" not in rows:
+            raise CommandFailed(words, 1, "relation does not exist")
+        key = "" if action["action"] in ("migrate", "site") else action.get("name", "")
+        rows[f"{action['action']} {key}".strip()] = json.dumps(action, sort_keys=True)
+    return json.dumps([None] * len(actions))
+
+
+def _rows(
+    world: World, words: Sequence[str], place: Sequence[str], user: str, login: Mapping[str, str]
+) -> dict[str, str]:
+    """What is in a database, for who has its password."""
+    if world.roles.get(user) != login["PGPASSWORD"]:
+        raise CommandFailed(words, 2, "FATAL: password authentication failed")
+    return world.databases[place[-1].removeprefix("--dbname=")]
