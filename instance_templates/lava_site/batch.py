@@ -23,6 +23,11 @@ def migrate():
         call_command("refresh_queries", all=True)
 
 
+def load_pages():
+    """Load what the web server loads: a setting it would stumble over fails here, with a reason."""
+    from lava_site import wsgi  # noqa: F401
+
+
 def forget_example_worker():
     """Remove the worker that migrations leave behind; its token may be others' too."""
     from lava_scheduler_app.models import Worker
@@ -167,6 +172,7 @@ ACTIONS = {
     action.__name__: action
     for action in (
         migrate,
+        load_pages,
         forget_example_worker,
         superuser,
         submitter,

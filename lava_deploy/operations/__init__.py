@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lava_deploy.errors import Unreachable
+from lava_deploy.model import WEB
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lava_deploy.configuration import Database
-    from lava_deploy.model import Host
+    from lava_deploy.configuration import Configuration, Database
+    from lava_deploy.model import Host, Instance
     from lava_deploy.parts.services import Manager
     from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres
@@ -24,6 +27,8 @@ SHARED_LOCK = "host.shared"
 # How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
 STAMP = "%Y-%m-%dT%H-%M-%SZ"
 SYSTEMD = Path("/run/systemd/system")
+# Lines of a log that are shown with an error.
+LAST_WORDS = 12
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,16 @@ class Doors:
         from lava_deploy.parts import supervisor
 
         return supervisor
+
+
+def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuration) -> None:
+    """Wait until the pages answer. Raises Unreachable, with the web server's last words."""
+    from lava_deploy.parts import route, services
+
+    try:
+        route.wait(doors.web, configuration.route)
+    except Unreachable as error:
+        wanted = services.of(doors.system, instance, configuration, WEB)
+        command = doors.keeper.logs(instance, wanted, LAST_WORDS, follow=False)
+        said = doors.system.run(command, check=False).stdout
+        raise Unreachable(f"{error}\nThe web server's log ends so:\n{said}".rstrip()) from error

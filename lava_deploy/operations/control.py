@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from lava_deploy.errors import DeployError, UsageError
 from lava_deploy.model import WEB
-from lava_deploy.parts import console, release, route, services
+from lava_deploy.operations import wait_for_pages
+from lava_deploy.parts import console, release, services
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ def start(
     _check(configuration, component)
     services.start(doors.system, doors.keeper, doors.web, instance, configuration, component)
     if component in ("", WEB):
-        route.wait(doors.web, configuration.route)
+        wait_for_pages(doors, instance, configuration)
 
 
 def stop(
@@ -41,7 +42,7 @@ def restart(
     _check(configuration, component)
     services.restart(doors.system, doors.keeper, doors.web, instance, configuration, component)
     if component in ("", WEB):
-        route.wait(doors.web, configuration.route)
+        wait_for_pages(doors, instance, configuration)
 
 
 def manage(

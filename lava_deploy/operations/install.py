@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy import locks, sources
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Revision, name_faults
-from lava_deploy.operations import SHARED_LOCK
+from lava_deploy.operations import SHARED_LOCK, wait_for_pages
 from lava_deploy.parts import (
     configuration as configuration_file,
 )
@@ -288,7 +288,7 @@ class _Making:
     def open_route(self) -> None:
         with self.alone():
             route.make(self.system, self.instance, self.configuration.route)
-        route.wait(self.doors.web, self.configuration.route)
+        wait_for_pages(self.doors, self.instance, self.configuration)
 
     def close_route(self) -> None:
         with self.alone():

@@ -29,6 +29,8 @@ USER = "lava-deploy"
 LAVACLI = (sys.executable, "-m", "lavacli")
 
 SECONDS_TO_ANSWER = 60
+# lavacli's words for a server that it cannot reach.
+UNCONNECTED = "Unable to connect"
 # The scheduler looks every few seconds; another job may be on the device.
 SECONDS_TO_START = 180
 # Above the job's own limit, so that LAVA has the first word.
@@ -111,7 +113,11 @@ def submit(system: System, session: Session, text: str) -> int:
         # requests, below lavacli, puts the whole address into its errors, with the token in it
         reason = refused.output.replace(session.token.reveal(), "***")
         reason = reason.strip().replace(f"{session.folder}/", "")
-        raise JobFailed(f"LAVA did not take the job: {reason}") from None
+        hint = f"Does {session.url} lead to this machine, by this machine's own resolver?"
+        raise JobFailed(
+            f"LAVA did not take the job: {reason}",
+            hint=hint if UNCONNECTED in reason else "",
+        ) from None
     return int(said)
 
 
