@@ -172,12 +172,16 @@ def _template(unit: str) -> str:
     return re.sub("@[^.]*", "@", unit)
 
 
+def _instance(unit: str) -> str:
+    return re.findall("@([^.]*)", unit)[0]
+
+
 def _section(world: World, words: Sequence[str], unit: str, key: str) -> str:
     """What the file of a unit says of a key, with its specifier filled in."""
     if _template(unit) not in world.units:
         raise CommandFailed(words, 5, f"Unit {unit} not found.")
     found = re.search(rf"(?m)^{key}=(\S+)", world.units[_template(unit)])
-    return found[1].replace("%i", re.findall("@([^.]*)", unit)[0]) if found else ""
+    return found[1].replace("%i", _instance(unit)) if found else ""
 
 
 def _wanted_by(world: World, words: Sequence[str], unit: str) -> str:
@@ -186,7 +190,7 @@ def _wanted_by(world: World, words: Sequence[str], unit: str) -> str:
         raise CommandFailed(words, 1, f"Unit file {unit} does not exist.")
     wanted = re.search(r"(?m)^WantedBy=(\S+)", world.text(path))
     assert wanted
-    return wanted[1].replace("%i", re.findall("@([^.]*)", unit)[0])
+    return wanted[1].replace("%i", _instance(unit))
 
 
 def _disable(world: World, wanted_by: str, unit: str) -> None:
@@ -215,7 +219,7 @@ def _stop_unit(world: World, unit: str) -> None:
     world.end(unit)
     parts = [one for one in world.running if f"PartOf={_template(unit)}" in _part_of(world, one)]
     for part in parts:
-        if part.split("@")[1].split(".")[0] == unit.split("@")[1].split(".")[0]:
+        if _instance(part) == _instance(unit):
             world.end(part)
 
 

@@ -19,7 +19,7 @@ from lava_deploy.cli import installing, instances
 from lava_deploy.cli.context import Context
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
 from lava_deploy.model import PYTHON, Revision
-from lava_deploy.operations import SYSTEMD, Doors, apply, history, install, remove, setup
+from lava_deploy.operations import SYSTEMD, Doors, apply, history, install, remove
 from lava_deploy.parts import guest, release, supervisor
 from lava_deploy.report import Report
 from lava_deploy.steps import Plan
