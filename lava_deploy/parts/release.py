@@ -6,19 +6,18 @@ that belong to root and that nobody else may write.
 
 from __future__ import annotations
 
-import configparser
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from lava_deploy import templates
+from lava_deploy import templates, uv
 from lava_deploy.errors import DeployError
 from lava_deploy.model import PYTHON, Built, Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from lava_deploy.model import Code, Instance, Revision
     from lava_deploy.system import System
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 # To be raised when the way a release is built changes: what is in the cache is then built anew.
 RECIPE = "1"
 DESCRIPTION, LOCK, STATIC = "release.yaml", "requirements.lock", "static"
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-UV_CACHE = "uv"
-UV_SETTINGS, PIP_SETTINGS = Path("/etc/uv/uv.toml"), Path("/etc/pip.conf")
 # What uv writes into a relocatable virtualenv: to the shell a command, to Python a text.
 FIRST_LINES = """\
 #!/bin/sh
@@ -141,22 +137,19 @@ def _fill(
     system: System, cache: Path, code: Code, to: Path, progress: Callable[[str], None]
 ) -> None:
     venv, lock = to / "venv", to / LOCK
-    uv, environment = _uv(), _environment(system, cache)
-    # uv's lock files there are open to all, who could keep it waiting
-    system.make_directory(cache / UV_CACHE, 0o700)
     if code.lock:
         system.write(lock, code.lock)
     else:
         progress("choosing the versions of what LAVA depends on")
         choose = "pip compile --quiet --generate-hashes --no-header --no-annotate".split()
         choose += ["--python", str(PYTHON), "--output-file", str(lock), "-"]
-        system.run([uv, *choose], stdin=code.requirements, environment=environment)
+        uv.run(system, cache, choose, stdin=code.requirements)
     progress("downloading and installing what LAVA depends on")
-    system.run([uv, "venv", "--quiet", "--relocatable", "--python", PYTHON, venv])
+    uv.run(system, cache, ["venv", "--quiet", "--relocatable", "--python", PYTHON, venv])
     sync = "pip sync --quiet --require-hashes --link-mode copy --compile-bytecode".split()
     # What has to be compiled gets the locked setuptools, if there is one.
     sync += ["--build-constraints", str(lock), "--python", str(venv / "bin/python"), str(lock)]
-    system.run([uv, *sync], environment=environment)
+    uv.run(system, cache, sync)
     progress(f"installing LAVA {code.version} and its static files")
     _install(system, code, venv)
     _collect(system, code, to)
@@ -220,32 +213,3 @@ def _packages(system: System, venv: Path) -> Path:
         for name in system.names(venv / "lib")
         if name.startswith("python3")
     )
-
-
-def _uv() -> str:
-    """The uv of this tool's own virtualenv."""
-    import uv
-
-    return uv.find_uv_bin()
-
-
-def _environment(system: System, cache: Path) -> dict[str, str]:
-    """What uv is told besides its own configuration, which it reads itself.
-
-    Where only pip was told of an index, uv gets that one.
-    """
-    environment = {
-        "UV_CACHE_DIR": str(cache / UV_CACHE),
-        "UV_PYTHON_DOWNLOADS": "never",
-        "UV_NO_PROGRESS": "1",
-    }
-    if system.exists(CERTIFICATES):
-        # The second is the name that older versions know.
-        environment |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
-    if system.exists(PIP_SETTINGS) and not system.exists(UV_SETTINGS):
-        pip = configparser.RawConfigParser()
-        pip.read_string(system.read(PIP_SETTINGS))
-        index = pip.get("global", "index-url", fallback="")
-        if index:
-            environment["UV_DEFAULT_INDEX"] = index
-    return environment

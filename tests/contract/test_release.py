@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from lava_deploy import sources
+from lava_deploy import sources, uv
 from lava_deploy.errors import CommandFailed
 from lava_deploy.model import Code, Host, Revision
 from lava_deploy.parts import release
@@ -166,8 +166,8 @@ def test_a_dependency_with_another_hash_is_refused(tmp_path, broken):
 def test_an_index_that_only_pip_was_told_of_is_used(tmp_path, monkeypatch):
     settings = tmp_path / "pip.conf"
     settings.write_text("[global]\nindex-url = https://index.example/simple\n")
-    monkeypatch.setattr(release, "PIP_SETTINGS", settings)
-    environment = release._environment(System(), tmp_path)
+    monkeypatch.setattr(uv, "PIP_SETTINGS", settings)
+    environment = uv.settings(System(), tmp_path)
     assert environment["UV_DEFAULT_INDEX"] == "https://index.example/simple"
-    monkeypatch.setattr(release, "UV_SETTINGS", settings)
-    assert "UV_DEFAULT_INDEX" not in release._environment(System(), tmp_path)
+    monkeypatch.setattr(uv, "UV_SETTINGS", settings)
+    assert "UV_DEFAULT_INDEX" not in uv.settings(System(), tmp_path)

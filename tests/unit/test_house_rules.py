@@ -20,8 +20,8 @@ TYPES = {"model", "configuration", "errors"}
 MAY_IMPORT = {
     "cli": {"cli", "config", "operations", "report", "steps", "locks", *TYPES, *DOORS},
     "operations": {"parts", "sources", "steps", "locks", "playbook", *TYPES},
-    "parts": {"templates", *TYPES},
-    "sources": {"sources", "model", "errors"},
+    "parts": {"templates", "uv", *TYPES},
+    "sources": {"sources", "uv", "model", "errors"},
     "model": set(),
     "errors": set(),
 }
