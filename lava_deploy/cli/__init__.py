@@ -35,6 +35,8 @@ for module in (host, instances, running):
 def main() -> None:
     """Run the command line and end with its exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
+        signal.signal(signal.SIGHUP, _interrupt)
     # what programs started by us write is readable to all only where we say so
     os.umask(0o022)
     context = Context()
@@ -71,5 +73,5 @@ def main() -> None:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends a command as Ctrl-C does: what was begun is undone."""
+    """SIGTERM and a closed terminal end a command as Ctrl-C does: what was begun is undone."""
     raise KeyboardInterrupt

@@ -174,9 +174,14 @@ def _postgres(server: Database) -> Postgres:
 def told(journal: Journal) -> tuple[str, str]:
     """What to say of an unfinished plan, and what to do about it."""
     subject = journal.subject
+    ways = []
+    if not journal.undoing:
+        ways.append(f"`lava-deploy resume {subject}` completes it")
+    if not journal.committed:
+        ways.append(f"`lava-deploy abandon {subject}` undoes it")
     return (
         f"the {journal.operation} of {subject}, begun at {journal.started}, was stopped half-way",
-        f"`lava-deploy resume {subject}` completes it, `lava-deploy abandon {subject}` undoes it.",
+        f"{', '.join(ways)}.",
     )
 
 
