@@ -218,12 +218,16 @@ def undo_plan(doors: Doors, outcome: Outcome) -> Plan:
     def remove_supervisor() -> None:
         supervisor.unprepare(doors.system, doors.host)
 
+    def install_supervisor() -> None:
+        if not doors.system.exists(SYSTEMD):
+            supervisor.prepare(doors.system, doors.host)
+
     return Plan(
         UNDO,
         SUBJECT,
         (
             Step("remove what can be downloaded and built again", remove_cache),
-            Step("remove the supervisor, if there is one", remove_supervisor),
+            Step("remove the supervisor, if there is one", remove_supervisor, install_supervisor),
             Step("take back what was made for LAVA", take_back, make_ready),
         ),
     )
