@@ -130,8 +130,9 @@ class Report:
             self._print(f"log: {self._log}")
 
     def trace(self, error: BaseException) -> None:
-        """Keep the traceback of an error in the log."""
-        self._keep("".join(traceback.format_exception(error)).rstrip())
+        """Keep the traceback of an error in the log, if there is one."""
+        if self._log:
+            self._keep("".join(traceback.format_exception(error)).rstrip())
 
     # Data
 

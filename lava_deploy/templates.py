@@ -9,6 +9,7 @@ import jinja2
 import yaml
 
 
+@cache
 def source(name: str) -> str:
     """The text of a file of instance_templates/ as it is."""
     return files("lava_deploy.instance_templates").joinpath(name).read_text(encoding="utf-8")
