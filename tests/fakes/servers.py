@@ -12,6 +12,7 @@ from tests.fakes.world import World
 
 # supervisor.xmlrpc.Faults
 BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED, STILL_RUNNING = 10, 60, 70, 90, 91
+CONFIGURATION = "/etc/apache2/conf-available/lava-deploy.conf"
 AWAY = Unreachable("the connection was lost")
 
 
@@ -158,10 +159,10 @@ class FakePlaybook:
                 case "host.yml":
                     self.world.packages |= {"git", "qemu-system-x86"}
                     self.world.put(record, "{}")
-                    self.world.put("/etc/apache2/conf-available/lava-deploy.conf", "# ours")
+                    self.world.put(CONFIGURATION, "# ours")
                 case "host-undo.yml":
                     self.world.nodes.pop(record, None)
-                    self.world.nodes.pop("/etc/apache2/conf-available/lava-deploy.conf", None)
+                    self.world.nodes.pop(CONFIGURATION, None)
                 case _:
                     raise AssertionError(f"unknown playbook: {name}")
         return SimpleNamespace(changed=(name,))

@@ -118,8 +118,9 @@ class World:
 
     def directory(self, path: Path | str) -> None:
         """A directory, with those above it."""
-        for each in (Path(path), *Path(path).parents):
-            self.nodes.setdefault(str(each), Node(DIRECTORY))
+        if str(path) not in self.nodes:
+            self.directory(os.path.dirname(path))
+            self.nodes[str(path)] = Node(DIRECTORY)
 
     def below(self, directory: Path | str) -> list[str]:
         """The paths of everything in a tree."""

@@ -1,0 +1,198 @@
+"""The plans there are, and the machines in memory to carry them out on."""
+
+import io
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from lava_deploy import config, steps
+from lava_deploy.cli import installing, instances
+from lava_deploy.cli.context import Context
+from lava_deploy.model import PYTHON, Revision
+from lava_deploy.operations import SYSTEMD, Doors, apply, install, remove, setup
+from lava_deploy.parts import guest, release, supervisor
+from lava_deploy.report import Report
+from lava_deploy.steps import Plan
+from tests.fakes import FakePlaybook, FakePostgres, FakeSystem, FakeWeb, Killed, World
+
+REVISION = Revision("2026.07", "debian", "Debian sid", "2026.07-1")
+# What an admin writes into instance.yaml, to be found again.
+PASSWORD, BIND_PASSWORD = "drawn0secret", "drawn00secret"
+CHANGED = f"""\
+route:
+  hostname: lab.example.com
+mail: {{server: mail.example.com, user: lab, password: {PASSWORD}}}
+components: {{publisher: false, dispatcher: false}}
+settings:
+  AUTH_LDAP_BIND_PASSWORD: {BIND_PASSWORD}
+  REQUIRE_LOGIN: true
+"""
+
+
+class Deaf(Report):
+    """Tells nothing more once its process is killed; the engine then undoes nothing either."""
+
+    def failed(self, step: str, error: BaseException) -> None:
+        if isinstance(error, Killed):
+            raise error
+        super().failed(step, error)
+
+
+class Stage:
+    """A machine in memory, with the doors to it and a journal on the real disk."""
+
+    def __init__(self, root: Path, world: World) -> None:
+        self.world = world
+        self.said = io.StringIO()
+        self.context = Context(root=str(root))
+        self.context.report = Deaf(verbose=True, stdout=self.said, stderr=self.said)
+        self.context.doors = Doors(
+            host=self.context.host,
+            system=FakeSystem(world),
+            postgres=lambda _: FakePostgres(world),
+            playbook=FakePlaybook(world),
+            web=FakeWeb(world),
+            report=self.context.report,
+        )
+
+    @property
+    def demo(self):
+        return self.context.host.instance("demo")
+
+    def state(self) -> list[str]:
+        """All there is, but for the cache, the history, and packages, which setup leaves."""
+        host = self.context.host
+        lines = self.world.state(host.cache, host.log, host.state / setup.MEMORY)
+        return [line for line in lines if not line.startswith("package ")]
+
+    def journal(self, subject: str) -> steps.Journal | None:
+        return steps.unfinished(self.context.host.journals, subject)
+
+    def carry_out(self, plan: Plan) -> None:
+        with self.context.recorded(plan.subject):
+            steps.carry_out(plan, self.context.host.journals, self.context.report)
+
+    def finish(self, way: Callable[..., None], subject: str) -> None:
+        """Resume or abandon, by a plan built anew out of the journal, as the next command does."""
+        journal = self.journal(subject)
+        assert journal
+        with self.context.recorded(subject):
+            undoing = way is steps.abandon
+            read = instances.in_force if undoing else instances.read_configuration
+            plan = instances._rebuild(self.context, journal, read)
+            way(plan, self.context.host.journals, self.context.report)
+
+
+def of_install(stage: Stage, name: str = "demo") -> Plan:
+    values = {"route": {"hostname": f"{name}.localhost"}}
+    request = install.Request(
+        name, asdict(REVISION), "2026-11-25T00-00-00Z", "worker", values=values
+    )
+    return installing.plan(stage.context, request, config.build(values, "the order"))
+
+
+def of_apply(stage: Stage) -> Plan:
+    configuration = instances.read_configuration(stage.context, stage.demo)
+    return apply.plan(stage.context.doors, stage.demo, configuration)
+
+
+def of_remove(stage: Stage) -> Plan:
+    decisions = remove.decide(stage.context.doors, stage.demo)
+    configuration = instances.in_force(stage.context, stage.demo)
+    return remove.plan(stage.context.doors, stage.demo, decisions, configuration)
+
+
+def of_setup(stage: Stage) -> Plan:
+    new = setup.untouched(stage.context.doors)
+    return setup.plan(stage.context.doors, setup.Outcome(), new=new)
+
+
+def of_undoing_setup(stage: Stage) -> Plan:
+    return setup.undo_plan(stage.context.doors, setup.Outcome())
+
+
+def blank(root: Path, keeper: str) -> World:
+    """A host that was never set up; where there is systemd, its kernel has no server for NFS."""
+    world = World()
+    # the engine makes the directory of its journals, whatever it carries out
+    for path in (root / "state", "/proc", "/etc/apache2/conf-available"):
+        world.directory(path)
+    if keeper == "systemd":
+        world.put("/proc/sys/kernel/osrelease", "6.1.0\n")
+        world.put("/proc/filesystems", "ext4\n")
+        world.directory(SYSTEMD)
+    return world
+
+
+def ready(root: Path, keeper: str) -> World:
+    world = blank(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_setup(stage))
+    return world
+
+
+def bare(root: Path, keeper: str) -> World:
+    """A host as setup leaves it, with a release and a guest in the cache."""
+    world = World()
+    stage = Stage(root, world)
+    host, system = stage.context.host, stage.context.doors.system
+    for path in (host.instances, host.state, host.log, "/var/lib/lava/dispatcher/tmp", "/proc"):
+        world.directory(path)
+    for kind, state in itertools.product(("sites", "conf"), ("available", "enabled")):
+        world.directory(f"/etc/apache2/{kind}-{state}")
+    world.put("/etc/systemd/system/multi-user.target.wants/cron.service", "")
+    world.put(PYTHON, "")
+    folder = release._folder(system, host.cache, REVISION)
+    world.put(folder / "release.yaml", "version: 2026.07\nsource: debian\nlocator: 2026.07-1\n")
+    world.put(folder / "venv/bin/python", "")
+    image = f"6.1.0-cloud-amd64-{guest._recipe()}"
+    world.put(host.cache / "guest" / image / guest.KERNEL, "")
+    if keeper == "systemd":
+        world.directory(SYSTEMD)
+        system.run(["systemctl", "daemon-reload"])
+    else:
+        supervisor.prepare(system, host)
+    return world
+
+
+def with_other(root: Path, keeper: str) -> World:
+    world = bare(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_install(stage, "other"))
+    return world
+
+
+def with_demo(root: Path, keeper: str) -> World:
+    world = with_other(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_install(stage))
+    return world
+
+
+def with_demo_alone(root: Path, keeper: str) -> World:
+    world = bare(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_install(stage))
+    return world
+
+
+def with_changes(root: Path, keeper: str) -> World:
+    world = with_demo(root, keeper)
+    stage = Stage(root, world)
+    stage.context.doors.system.write(stage.demo.configuration, CHANGED, group=stage.demo.user)
+    return world
+
+
+# What looks after services, the machine before, and what is done to it.
+PLANS = {
+    "setup, systemd": ("systemd", blank, of_setup),
+    "setup, supervisor": ("supervisor", blank, of_setup),
+    "undo setup, supervisor": ("supervisor", ready, of_undoing_setup),
+    "install the first, systemd": ("systemd", bare, of_install),
+    "install another, supervisor": ("supervisor", with_other, of_install),
+    "apply, systemd": ("systemd", with_changes, of_apply),
+    "apply, supervisor": ("supervisor", with_changes, of_apply),
+    "remove, systemd": ("systemd", with_demo, of_remove),
+    "remove the last, supervisor": ("supervisor", with_demo_alone, of_remove),
+}
