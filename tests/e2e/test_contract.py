@@ -9,7 +9,7 @@ VIRTUALENV = "/tmp/contract"
 INSTALL = f"""
 apt-get install -qy --no-install-recommends gnupg
 {CLONE}/.venv/bin/uv venv --clear {VIRTUALENV}
-{CLONE}/.venv/bin/uv pip install --python {VIRTUALENV}/bin/python --editable {CLONE} pytest pytest-cov
+{CLONE}/.venv/bin/uv pip install --python {VIRTUALENV}/bin/python -e {CLONE} pytest pytest-cov
 """
 
 
