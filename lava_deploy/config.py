@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 import typing
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import yaml
 
 from lava_deploy.configuration import Components, Configuration
 from lava_deploy.errors import ConfigurationError, UsageError
-from lava_deploy.model import Host, Secret
+from lava_deploy.model import LATEST, Host, Secret, Wanted
 
 # RFC 1123: labels of letters, digits and inner hyphens; in all at most 253 characters.
 LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -22,6 +23,11 @@ MAIL_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 # django.contrib.auth.validators.UnicodeUsernameValidator, without letters beyond ASCII
 USER_NAME = re.compile(r"[A-Za-z0-9@.+_-]{1,150}")
 KINDS = ("vhost",)
+# LAVA's own repository, unless LAVA_DEPLOY_GIT names another.
+UPSTREAM = "https://gitlab.com/lava/lava.git"
+# A URL, or what ssh(1) takes: user@host:path
+REPOSITORY = re.compile(r"\w[\w+.-]*://.+|[\w.-]+@[\w.-]+:.+")
+PASSWORD = re.compile(r"\w+://[^/@]*:[^/@]*@")
 # Settings that lava-deploy itself has to know; the place where an admin changes them.
 OWNED_SETTINGS = {
     "DATABASES": "database",
@@ -114,6 +120,51 @@ def host(root: str, environment: Mapping[str, str]) -> Host:
             raise UsageError(f"{name} should be an absolute path, not {path!r}")
     prefix = chosen["LAVA_PREFIX"]
     return Host.below(Path(chosen["--root"] or Host.root), Path(prefix) if prefix else None)
+
+
+def repository(environment: Mapping[str, str]) -> str:
+    """The git repository that revisions come from. Raises UsageError for one with a password."""
+    return _place(environment.get("LAVA_DEPLOY_GIT") or UPSTREAM)
+
+
+def wanted(revision: str, source: str, environment: Mapping[str, str]) -> Wanted:
+    """Which LAVA a REVISION and a `--source` mean.
+
+    A source is the name of one, a URL of a git repository, or a path: with a REVISION that of a
+    repository, else that of a working tree, as is a path for REVISION. LAVA_SERVER_BRANCH, of 2012,
+    is a URL or path where no source is given, or else the REVISION where none is given. Raises
+    UsageError.
+    """
+    branch = environment.get("LAVA_SERVER_BRANCH", "")
+    if is_path(branch) or REPOSITORY.fullmatch(branch):
+        if not source and not is_path(revision):
+            source, revision = branch, revision or ("" if is_path(branch) else "HEAD")
+    else:
+        revision = revision or ("" if is_path(source) else branch)
+    if is_path(revision):
+        source, revision = revision, ""
+    if is_path(source) and not revision:
+        return Wanted("", "directory", _place(source))
+    if is_path(source) or REPOSITORY.fullmatch(source):
+        return Wanted(revision or LATEST, "git", _place(source))
+    if source == "directory":
+        raise UsageError("the directory has to be named", hint="Give its path: --source PATH.")
+    return Wanted(revision or LATEST, source, repository(environment))
+
+
+def is_path(text: str) -> bool:
+    """Whether a text is a path and no name of a branch, which may have slashes, too."""
+    return text in (".", "..") or text.startswith(("/", "./", "../"))
+
+
+def _place(text: str) -> str:
+    """A repository or directory as it is handed on, and kept."""
+    if PASSWORD.match(text):
+        raise UsageError(
+            "the URL of a repository should not have a password, which every user could see",
+            hint="Give it to git by a credential helper of root's: gitcredentials(7).",
+        )
+    return os.path.abspath(text) if is_path(text) else text
 
 
 def proxies(environment: Mapping[str, str]) -> dict[str, str]:

@@ -250,12 +250,29 @@ class Instance:
         return f"{self.name}-"
 
 
+# The newest revision that runs on the host.
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which LAVA an admin asks for.
+
+    `revision` is what a source calls it, or `latest`; `source` is the one to be asked, or '' for
+    all; `place` is the git repository, or the working tree of the source "directory".
+    """
+
+    revision: str
+    source: str
+    place: str
+
+
 @dataclass(frozen=True)
 class Revision:
     """A version of LAVA that a source offers.
 
     `version` is what the code calls itself (`2026.10`); `origin` tells people where it comes from;
-    `locator` is for the source alone (a package version, a commit).
+    `locator` is for the source alone (a package version, a commit), as is `place` (a repository).
     """
 
     version: str
@@ -264,6 +281,7 @@ class Revision:
     locator: str
     runs_here: bool = True
     why_not: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True)

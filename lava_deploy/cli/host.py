@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lava_deploy import config
 from lava_deploy.cli import installing
 from lava_deploy.cli.context import Context, as_json, common, dry_run, yes
-from lava_deploy.errors import PreflightFailed
+from lava_deploy.errors import PreflightFailed, UnknownRevision, Unreachable
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ def _undo_setup(context: Context, *, dry_run: bool, yes: bool) -> None:
 
 @click.command()
 @click.argument("name", default="demo")
-@click.argument("revision", default="latest")
+@click.argument("revision", default="")
 @click.option("--hostname", metavar="H", default="", help="Instead of NAME.localhost.")
-@click.option("--source", metavar="S", default="", help="Where the code comes from.")
+@installing.source
 @as_json
 @common
 def quickstart(
@@ -119,8 +120,16 @@ def _make_everything_ready(context: Context, order: installing.Order) -> None:
         refuse(operation.faults(doors))
         add_packages = installing.package_adder(context)
 
+        wanted = installing.wanted(context, order)
+        has_git = install.has_git(doors)
+
         def prepare_release() -> None:
-            revision = install.choose(doors, order.revision, order.source)
+            try:
+                revision = install.choose(doors, wanted, context.report.progress)
+            except (UnknownRevision, Unreachable):
+                if has_git:
+                    raise
+                return  # with git, which setup is about to install, it may be found
             install.prepare(doors, revision, add_packages)
 
         with ThreadPoolExecutor() as pool:
@@ -138,11 +147,15 @@ def _make_everything_ready(context: Context, order: installing.Order) -> None:
 @as_json
 @common
 def revisions(context: Context, refresh: bool, as_json: bool) -> None:
-    """Show which revisions of LAVA can be had, from where, and which run on this machine."""
+    """Show which revisions of LAVA can be had, from where, and which run on this machine.
+
+    Of git these are the releases that run here; branches and commits can be named as well.
+    """
     from lava_deploy.operations import inspect
 
     context.require_root()
-    offers = inspect.offers(context.doors, refresh=refresh)
+    repository = config.repository(context.environment)
+    offers = inspect.offers(context.doors, repository, refresh=refresh)
     if as_json:
         found = [asdict(revision) for revision in offers.revisions]
         context.report.json({"revisions": found, "unreachable": list(offers.unreachable)})
@@ -155,7 +168,7 @@ def revisions(context: Context, refresh: bool, as_json: bool) -> None:
         ],
     )
     for line in offers.unreachable:
-        context.report.warn(line)
+        context.report.warn(f"not reached: {line}")
 
 
 COMMANDS = (setup, quickstart, revisions)

@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 
     from lava_deploy.cli.context import Context
     from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Wanted
     from lava_deploy.operations.install import Request
     from lava_deploy.parts.job import Outcome
     from lava_deploy.steps import Plan
 
 LOCAL = ".localhost"
+# The option of all commands that choose a revision.
+source = click.option(
+    "--source",
+    metavar="S",
+    default="",
+    help="Where the code comes from: debian, git (upstream's, or LAVA_DEPLOY_GIT), "
+    "the URL of a git repository, or a path (with REVISION a repository, without a working tree).",
+)
 
 
 @dataclass
@@ -71,7 +80,6 @@ def complete(context: Context, order: Order, *, ask: bool) -> tuple[Configuratio
         components["dispatcher"] = order.dispatcher
     if ask:
         _ask(context, order, route, components)
-    order.revision = order.revision or "latest"
     order.admin = order.admin or "admin"
     if not name_faults(order.name):
         route.setdefault("hostname", order.name + LOCAL)
@@ -82,7 +90,9 @@ def complete(context: Context, order: Order, *, ask: bool) -> tuple[Configuratio
 
 def _ask(context: Context, order: Order, route: dict[str, Any], components: dict[str, Any]) -> None:
     """Ask what no option answered; each question has a default."""
-    order.revision = order.revision or click.prompt("Revision of LAVA", "latest", err=True)
+    proposed = wanted(context, order).revision
+    if proposed and not order.revision:
+        order.revision = click.prompt("Revision of LAVA", proposed, err=True)
     if "hostname" not in route:
         proposal = _proposal(context, order.name)
         route["hostname"] = click.prompt("Host name that people use", proposal, err=True)
@@ -98,6 +108,11 @@ def _ask(context: Context, order: Order, route: dict[str, Any], components: dict
     if "database" not in order.values:
         port = click.prompt("Port of the Postgres cluster (0: the first)", 0, err=True)
         order.values["database"] = {"port": port}
+
+
+def wanted(context: Context, order: Order) -> Wanted:
+    """Which LAVA is ordered. Raises UsageError."""
+    return config.wanted(order.revision, order.source, context.environment)
 
 
 def _proposal(context: Context, name: str) -> str:
@@ -120,7 +135,7 @@ def request(
     faults += admin_faults(order)
     revision = None
     try:
-        revision = install.choose(context.doors, order.revision, order.source)
+        revision = install.choose(context.doors, wanted(context, order), context.report.warn)
     except DeployError as error:
         faults.append(f"{error}. {error.hint}".rstrip(". ") + "." if error.hint else str(error))
     if faults or revision is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name")
 @click.argument("revision", default="")
-@click.option("--source", metavar="S", default="", help="Where the code comes from.")
+@installing.source
 @click.option("--hostname", metavar="H", default="", help="The name that people use.")
 @click.option("--admin", metavar="USER", default="", help="Name of the first admin.")
 @click.option("--admin-mail", metavar="ADDRESS", default="", help="Mail address of the admin.")
@@ -68,7 +68,12 @@ def install(
     as_json: bool,
     **database: str | int | None,
 ) -> None:
-    """Install an instance named NAME of REVISION, the latest by default."""
+    """Install an instance named NAME of REVISION.
+
+    REVISION is a version (2026.10) or, from git, also a branch or commit; or the path of a working
+    tree, as it is just now. Sources are asked in the order debian, git; the first that has it is
+    taken. Without REVISION it is `latest`, the newest release of all sources that answer.
+    """
     context.require_root()
     order = installing.Order(
         name, revision, source, hostname, admin, admin_mail, dispatcher, assignments

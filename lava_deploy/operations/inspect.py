@@ -101,9 +101,9 @@ def admin_password(doors: Doors, instance: Instance) -> str:
     return tokens.read(doors.system, instance.admin_password).reveal()
 
 
-def offers(doors: Doors, *, refresh: bool) -> Offers:
+def offers(doors: Doors, repository: str, *, refresh: bool) -> Offers:
     """Which revisions can be had, from all sources; `refresh` asks even if asked lately."""
-    return sources.offers(doors.system, doors.host.cache, refresh=refresh)
+    return sources.offers(doors.system, doors.host.cache, repository, refresh=refresh)
 
 
 def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lava_deploy.configuration import Configuration
-    from lava_deploy.model import Built
+    from lava_deploy.model import Built, Wanted
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
 
@@ -94,9 +94,20 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     return found
 
 
-def choose(doors: Doors, wanted: str, source: str) -> Revision:
-    """The revision an admin means. Raises UnknownRevision, Unreachable, UsageError."""
-    return sources.find(doors.system, doors.host.cache, wanted, source)
+def choose(doors: Doors, wanted: Wanted, tell: Callable[[str], None]) -> Revision:
+    """The revision an admin means; `tell` is given a line for each source that does not answer.
+
+    Raises UnknownRevision, Unreachable, UsageError.
+    """
+    return sources.find(doors.system, doors.host.cache, wanted, tell)
+
+
+def has_git(doors: Doors) -> bool:
+    """Whether git is installed, without which one source cannot be asked."""
+    try:
+        return bool(doors.system.run(["git", "--version"]).stdout)
+    except CommandFailed:
+        return False
 
 
 def worker_name(doors: Doors) -> str:

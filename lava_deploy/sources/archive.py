@@ -89,8 +89,7 @@ def of_host(system: System) -> Archive:
     form = "$(CREATED_BY)|$(COMPONENT)|$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(SUITE)"
     said = system.run(["apt-get", "indextargets", "--format", form]).stdout.splitlines()
     lines = [line.split("|")[2:] for line in said if line.startswith("Packages|main|")]
-    release = re.search(r"^VERSION_CODENAME=(\S+)", system.read(Path("/etc/os-release")), re.M)
-    codename = release[1] if release else ""
+    codename = codename_of_host(system)
     # The origin is known only once apt has the index of a source; a bare host has none.
     lines = [line for line in lines if line[0] in ("Debian", "$(ORIGIN)")]
     lines.sort(key=lambda line: (line[2] != codename, line[0] != "Debian"))
@@ -100,6 +99,12 @@ def of_host(system: System) -> Archive:
         )
     _, mirror, suite, alias = lines[0]
     return Archive(mirror, (suite, *(name for name in ALIASES if name not in (suite, alias))))
+
+
+def codename_of_host(system: System) -> str:
+    """`bookworm`; '' where os-release(5) does not tell."""
+    release = re.search(r"^VERSION_CODENAME=(\S+)", system.read(Path("/etc/os-release")), re.M)
+    return release[1] if release else ""
 
 
 def suites(cache: Path, archive: Archive) -> list[Suite]:

@@ -126,11 +126,19 @@ def _code(
     listed = packages.listed_requirements(system, tree)
     if listed:
         return Code(revision, version, tree, listed)
+    requirements, tools = pinned(system, suite, needed)
+    return Code(revision, version, tree, requirements, build_packages=tools)
+
+
+def pinned(system: System, suite: Suite, needed: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Requirements by the versions that a suite has of packages of Python's.
+
+    And the Debian packages without which one of them cannot be built.
+    """
     described = archives.describe(system, suite, [*needed, *packages.UNLISTED])
     versions = {name: described[name]["Version"] for name in described}
     tools = {tool for name in needed for tool in packages.COMPILED.get(name, ())}
-    requirements = packages.pinned_requirements(versions)
-    return Code(revision, version, tree, requirements, build_packages=tuple(sorted(tools)))
+    return packages.pinned_requirements(versions), tuple(sorted(tools))
 
 
 def _holding(system: System, cache: Path, revision: Revision, archive: Archive) -> Suite:

@@ -36,5 +36,10 @@ def why_not(lava: str, python: tuple[int, int]) -> str:
     return f"it needs Python {_text(oldest)} to {_text(newest)}, this host has {_text(python)}"
 
 
+def numbers(lava: str) -> list[int]:
+    """What sorts versions of LAVA."""
+    return [int(number) for number in re.findall(r"\d+", lava)]
+
+
 def _text(python: tuple[int, int]) -> str:
     return ".".join(map(str, python))
