@@ -20,7 +20,7 @@ def lint(context):
     run(context, "ruff format --check --quiet")
     run(context, "ruff check --quiet")
     run(context, "mypy")
-    run(context, "ansiblelint --offline --quiet playbooks")
+    run(context, "ansiblelint --offline -q playbooks")
 
 
 @task
