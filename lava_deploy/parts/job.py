@@ -29,8 +29,8 @@ USER = "lava-deploy"
 LAVACLI = (sys.executable, "-m", "lavacli")
 
 SECONDS_TO_ANSWER = 60
-# lavacli's words for a server that it cannot reach.
-UNCONNECTED = "Unable to connect"
+# What lavacli says, in the words of urllib3, of a name that nobody knows.
+UNKNOWN_NAME = "Failed to resolve"
 # The scheduler looks every few seconds; another job may be on the device.
 SECONDS_TO_START = 180
 # Above the job's own limit, so that LAVA has the first word.
@@ -116,7 +116,7 @@ def submit(system: System, session: Session, text: str) -> int:
         hint = f"Does {session.url} lead to this machine, by this machine's own resolver?"
         raise JobFailed(
             f"LAVA did not take the job: {reason}",
-            hint=hint if UNCONNECTED in reason else "",
+            hint=hint if UNKNOWN_NAME in reason else "",
         ) from None
     return int(said)
 
