@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -55,7 +56,21 @@ class Report:
     # How a plan goes
 
     def began(self, step: str, number: int, total: int) -> None:
-        self._title, self._begun = f"[{number}/{total}] {step}", time.monotonic()
+        self._open(f"[{number}/{total}] {step}")
+
+    @contextmanager
+    def working(self, title: str) -> Iterator[None]:
+        """Show a long piece of work that is no step of a plan as if it were one."""
+        self._open(title)
+        try:
+            yield
+        except BaseException as error:
+            self.failed(title, error)
+            raise
+        self.ended(title)
+
+    def _open(self, title: str) -> None:
+        self._title, self._begun = title, time.monotonic()
         self._keep(f"{self._title} …")
         if self._live:
             from rich.console import Console

@@ -127,7 +127,10 @@ class Context:
         finally:
             ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             entry = history.Entry(ended, admin(), command_line(), outcome)
-            history.write(self.doors.system, self.host, subject, entry)
+            try:
+                history.write(self.doors.system, self.host, subject, entry)
+            except OSError as error:  # a full disk, say: what was done is told all the same
+                self.report.warn(f"the history could not be written: {error}")
 
     def unfinished(self) -> list[Journal]:
         """The plans that were killed or stopped half-way, but not those under way just now."""

@@ -151,6 +151,24 @@ def request(
     )
 
 
+def build(context: Context, request: Request) -> None:
+    """Have the release in the cache, so that no network is needed once things are changed.
+
+    Raises PreflightFailed when it cannot be had.
+    """
+    from lava_deploy.model import Revision
+    from lava_deploy.operations import install
+
+    revision = Revision(**request.revision)
+    try:
+        with context.report.working(f"build LAVA {revision.version}"):
+            install.prepare(context.doors, revision, package_adder(context))
+            install.prepare_guest(context.doors)
+    except DeployError as error:
+        fault = f"LAVA {revision.version} could not be built: {error}"
+        raise PreflightFailed([fault], hint=error.hint) from error
+
+
 def admin_faults(order: Order) -> list[str]:
     """Why the admin's name or mail address does not do. The rule of names is Django's."""
     faults = []

@@ -91,6 +91,7 @@ def install(
             return
         if asks:
             context.confirm("Install it?", yes=yes, default=True)
+        installing.build(context, request)
         with context.recorded(name):
             installing.carry_out(context, request, configuration)
             outcome = installing.prove(context, name, configuration) if smoke else None
@@ -171,11 +172,14 @@ def _have_name_typed(context: Context, instance: Instance) -> None:
 def resume(context: Context, name: str) -> None:
     """Complete a command on NAME that was killed or stopped half-way ("host": of setup)."""
     from lava_deploy import steps
+    from lava_deploy.operations import setup
 
     context.require_root()
     with context.holding(name, unfinished=True), context.recorded(name):
         plan = _rebuild(context, _unfinished(context, name), read_configuration)
         steps.resume(plan, context.host.journals, context.report)
+        if plan.operation == setup.UNDO:
+            setup.finish_undo(context.doors)
 
 
 @click.command()

@@ -186,7 +186,7 @@ class _Making:
                 lambda: folders.remove(system, instance),
             ),
             Step(
-                f"build LAVA {self.revision.version}",
+                f"install LAVA {self.revision.version}",
                 self.make_release,
                 lambda: release.remove(system, instance, self.label),
             ),
