@@ -2,16 +2,25 @@
 
 import sys
 
-from invoke import Context, task
+from invoke import Context, Exit, task
 
 PYTEST = "pytest --durations=10"
-# A whole life takes many minutes, most of them waiting: two hosts live side by side.
-IN_PARALLEL = f"{PYTEST} --numprocesses=2 --dist=loadgroup"
+KINDS = ("bookworm-systemd", "trixie-plain")
 
 
 def run(context: Context, module: str) -> None:
     """Run a Python module of this virtualenv; the first failure ends the task."""
     context.run(f"{sys.executable} -m {module}", in_stream=False)
+
+
+def run_all_at_once(context: Context, modules: list[str]) -> None:
+    """Run modules side by side, as each waits much; show the output of each when it has ended."""
+    commands = [f"{sys.executable} -m {module}" for module in modules]
+    quiet = {"asynchronous": True, "hide": True, "warn": True, "in_stream": False}
+    ended = [one.join() for one in [context.run(command, **quiet) for command in commands]]
+    print(*(one.stdout + one.stderr for one in ended), sep="\n")
+    if not all(ended):
+        raise Exit(code=1)
 
 
 @task
@@ -50,7 +59,10 @@ def contract(context):
 @task
 def e2e(context, here=False):
     """Live the life of instances in throw-away hosts, or (--here) on this machine."""
-    run(context, f"{PYTEST} --here tests/e2e" if here else f"{IN_PARALLEL} tests/e2e")
+    if here:
+        run(context, f"{PYTEST} --here tests/e2e")
+    else:
+        run_all_at_once(context, [f"{PYTEST} --machine={kind} tests/e2e" for kind in KINDS])
 
 
 @task
@@ -58,12 +70,6 @@ def test(context, here=False):
     """Run every layer, the quick ones first."""
     lint(context)
     unit(context)
-    layers = f"{PYTEST} --here tests/e2e" if here else f"{IN_PARALLEL} tests/e2e tests/hosts"
-    run(context, layers)
-
-
-@task
-def bench(context):
-    """Print the time line of quickstart on a bare host."""
-    run_file = f"{sys.executable} benchmarks/quickstart.py"
-    context.run(run_file, in_stream=False)
+    if not here:
+        hosts(context)
+    e2e(context, here=here)

@@ -8,7 +8,7 @@ import pytest
 
 from lava_deploy import sources, uv
 from lava_deploy.errors import CommandFailed
-from lava_deploy.model import Code, Host, Revision
+from lava_deploy.model import Code, Host, Revision, Wanted
 from lava_deploy.parts import release
 from lava_deploy.system import System
 
@@ -26,7 +26,7 @@ def host(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def revision(host):
-    return sources.find(System(), host.cache, "latest")
+    return sources.find(System(), host.cache, Wanted("latest", "debian", ""), quiet)
 
 
 @pytest.fixture(scope="module")

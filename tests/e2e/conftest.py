@@ -26,9 +26,10 @@ SET_UP_FIRST = ("trixie-plain", HERE)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test that uses a machine runs on every kind, or on this one alone."""
+    """Each test that uses a machine runs on every kind, or on the one that is asked for."""
     if "machine" in metafunc.fixturenames:
-        kinds = [HERE] if metafunc.config.getoption("--here") else list(KINDS)
+        asked = metafunc.config.getoption("--machine")
+        kinds = [HERE] if metafunc.config.getoption("--here") else asked or list(KINDS)
         metafunc.parametrize("machine", kinds, indirect=True, scope="session")
 
 

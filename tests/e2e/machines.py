@@ -35,6 +35,8 @@ UNWATCHED = (
     "/var/lib/postgresql",
     "/var/log",
     "/var/tmp",
+    # of the instance that lives all the time, what its own processes write
+    *(f"/srv/lava/instances/demo/{name}" for name in ("run", "var")),
     *(f"/etc/{name}-" for name in ("group", "gshadow", "passwd", "shadow", "subgid", "subuid")),
 )
 # On a machine of its owner's, what instances could leave is in these.

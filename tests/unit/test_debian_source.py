@@ -4,7 +4,7 @@ import pytest
 
 from lava_deploy import sources
 from lava_deploy.errors import UnknownRevision, UsageError
-from lava_deploy.model import Offers, Revision
+from lava_deploy.model import Offers, Revision, Wanted
 from lava_deploy.sources import archive, debian, packages, pythons
 from lava_deploy.system import System
 
@@ -49,7 +49,7 @@ def test_a_version_that_does_not_run_here_is_refused_with_the_reason():
 
 def test_an_unknown_source_is_answered_with_those_there_are(tmp_path):
     with pytest.raises(UsageError) as caught:
-        sources.find(System(), tmp_path, "latest", "tarball")
+        sources.find(System(), tmp_path, Wanted("latest", "tarball", ""), print)
     assert "debian" in caught.value.hint
 
 
