@@ -51,16 +51,19 @@ def find(
 ) -> Revision:
     """The revision of a tag, branch or commit; `latest` is the newest release that runs here.
 
-    A name that the repository did not have in the last hour is asked for anew. Raises
-    UnknownRevision, also for one that this host's Python cannot run; Unreachable.
+    Only a tag is taken from an answer of the last hour. Where the repository does not answer now,
+    a branch is what it was, and `progress` is told. Raises UnknownRevision, also for a revision
+    that this host's Python cannot run; Unreachable.
     """
     if wanted == LATEST:
         return _latest(system, cache, url)
     for age in (HOUR, 0):
         answer = repositories.ask(system, cache, url, age)
         what, commit = _named(answer.commits, wanted)
-        if commit:
+        if what.startswith("tag"):
             break
+    if answer.failure and commit:
+        progress(f"not reached: {answer.failure}")
     if not commit and COMMIT.fullmatch(wanted):
         copy = repositories.obtain(system, cache, url, wanted, progress)
         commit = repositories.resolve(system, copy, f"{wanted}^{{commit}}")
