@@ -73,3 +73,9 @@ def test(context, here=False):
     if not here:
         hosts(context)
     e2e(context, here=here)
+
+
+@task
+def bench(context):
+    """Print the time line of quickstart on a bare host."""
+    context.run(f"{sys.executable} benchmarks/quickstart.py", in_stream=False)
