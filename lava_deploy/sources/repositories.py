@@ -78,7 +78,7 @@ def _asked_now(system: System, url: str, former: str) -> str:
         if ended.status == 0:
             listing = ended.stdout
         else:
-            failure = f"{url}: {_reason(ended.stderr)}"
+            failure = _failure(url, ended.stderr)
     except CommandFailed as failed:
         failure = f"{url}: {_unanswered(failed, ANSWER)}"
     return f"{time.time():.0f} {failure}\n{listing}"
@@ -177,18 +177,18 @@ def _fetch(system: System, copy: Path, url: str, names: tuple[str, ...] | list[s
     except CommandFailed as failed:
         raise Unreachable(f"{url}: {_unanswered(failed, TRANSFER)}") from failed
     if ended.status != 0:
-        raise Unreachable(f"{url} could not be fetched: {_reason(ended.stderr)}")
+        raise Unreachable(_failure(url, ended.stderr))
 
 
 def _serving(url: str) -> tuple[str, ...]:
     return (SERVE,) if is_local(url) else ()
 
 
-def _reason(said: str) -> str:
-    """The last error that git names, or its last line."""
-    lines = said.strip().splitlines()
-    errors = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (errors or lines or ["git gave no reason"])[-1].partition(": ")[2] or "git failed"
+def _failure(url: str, said: str) -> str:
+    """The repository, and the first error that git names: those that follow come of it."""
+    lines = [line for line in said.splitlines() if line and not line.startswith("warning:")]
+    reason = re.sub(r"^(fatal|error): ", "", lines[0] if lines else "git gave no reason")
+    return reason if url in reason else f"{url}: {reason}"
 
 
 def _unanswered(failed: CommandFailed, seconds: int) -> str:

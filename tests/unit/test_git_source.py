@@ -115,9 +115,22 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     assert "2026.07" in fault.hint
 
 
-def test_the_last_fault_that_git_names_is_the_reason():
-    said = "warning: slow\nfatal: unable to access 'x': Could not resolve host\n"
-    assert repositories._reason(said) == "unable to access 'x': Could not resolve host"
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [
+        (
+            f"warning: slow\nfatal: unable to access '{URL}': Could not resolve host\n",
+            f"unable to access '{URL}': Could not resolve host",
+        ),
+        (
+            "ssh: connection refused\nfatal: Could not read from remote repository.\n",
+            f"{URL}: ssh: connection refused",
+        ),
+        ("", f"{URL}: git gave no reason"),
+    ],
+)
+def test_the_first_fault_that_git_names_is_the_reason(said, failure):
+    assert repositories._failure(URL, said) == failure
 
 
 def test_server_and_dispatcher_are_what_a_tree_has_to_bring():
