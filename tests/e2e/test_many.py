@@ -45,6 +45,22 @@ def test_two_installs_at_once_both_end_with_a_passed_job(others: Admin) -> None:
     assert all(found[name]["smoke"]["health"] == "Complete" for name in OTHERS)
 
 
+def test_tables_that_are_loaded_are_those_that_migrations_make(others: Admin) -> None:
+    """The first instance of a release is migrated, and its tables are dumped for the next ones."""
+    others("install", "-n", "--yes", "loaded")
+    migrated, loaded = tables(others.machine, OTHERS[0]), tables(others.machine, "loaded")
+    others("remove", "loaded", "--yes")
+    assert any("CREATE TABLE" in line for line in migrated)
+    assert loaded == migrated
+
+
+def tables(machine: Machine, name: str) -> list[str]:
+    """The definition of all tables; lines with a backslash hold a random word of pg_dump's."""
+    dump = ["pg_dump", "--schema-only", "--no-owner", "--no-privileges", f"lava-{name}"]
+    text = machine.run(["runuser", "-u", "postgres", "--", *dump]).stdout
+    return [line for line in text.splitlines() if not line.startswith("\\")]
+
+
 def test_jobs_of_equal_number_run_at_once_and_keep_their_files_apart(others: Admin) -> None:
     jobs = {name: Jobs(others, name) for name in OTHERS}
     numbers = {
