@@ -30,7 +30,8 @@ source = click.option(
     metavar="S",
     default="",
     help="Where the code comes from: debian, git (upstream's, or LAVA_DEPLOY_GIT), "
-    "the URL of a git repository, or a path (with REVISION a repository, without a working tree).",
+    "the URL of a git repository, or a path: of a repository if there is a REVISION, "
+    "else of a working tree.",
 )
 
 
