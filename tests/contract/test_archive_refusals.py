@@ -55,7 +55,8 @@ class Repository:
         )
         signed = str(release.with_name("InRelease"))
         self._gpg("--local-user", key, "--output", signed, "--clearsign", str(release))
-        return Archive(f"file://{self.root}", (name,), self.keyring)
+        # apt reads files of file:// in place, and keeps copies of what copy:// has
+        return Archive(f"copy://{self.root}", (name,), self.keyring)
 
     def index(self, suite: str) -> Path:
         return next((self.root / "dists" / suite).rglob("Packages"))

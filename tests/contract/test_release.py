@@ -167,6 +167,7 @@ def test_an_index_that_only_pip_was_told_of_is_used(tmp_path, monkeypatch):
     settings = tmp_path / "pip.conf"
     settings.write_text("[global]\nindex-url = https://index.example/simple\n")
     monkeypatch.setattr(uv, "PIP_SETTINGS", settings)
+    monkeypatch.setattr(uv, "UV_SETTINGS", tmp_path / "none")
     environment = uv.settings(System(), tmp_path)
     assert environment["UV_DEFAULT_INDEX"] == "https://index.example/simple"
     monkeypatch.setattr(uv, "UV_SETTINGS", settings)
