@@ -24,11 +24,15 @@ KINDS = {
 # the tool itself need, the copies that useradd keeps, and data of servers, which are asked instead.
 UNWATCHED = (
     *RESTLESS,
+    "/etc/hosts",  # it gets a line for each further host
     CLONE,
     "/root/.ansible",
     "/root/.cache",
     "/srv/lava/cache",
+    "/srv/lava/supervisor/supervisord.log*",
     "/tmp",
+    # which of its modules and files Apache's own tools have ever switched
+    "/var/lib/apache2",
     "/var/cache",
     "/var/lib/apt",
     "/var/lib/lava-deploy/locks",
@@ -41,6 +45,13 @@ UNWATCHED = (
 )
 # On a machine of its owner's, what instances could leave is in these.
 WATCHED_HERE = {"etc", "srv", "var"}
+
+
+# Without the slices, which systemd makes and forgets in its own time.
+UNITS = (
+    "command -v systemctl >/dev/null || exit 0; systemctl list-units --all --plain "
+    "--type=service,socket,target,timer,path"
+)
 
 
 class Machine(Protocol):
@@ -148,7 +159,7 @@ def trace(machine: Machine, subject: str = "lava-") -> dict[str, Any]:
     return {
         "postgres": _matching(machine, ["psql", "-XAtc", roles], subject, "postgres"),
         "processes": _matching(machine, ["ps", "-eo", "user:32=,args="], "/srv/lava/instances"),
-        "units": _matching(machine, "systemctl list-units --all --plain || true", subject),
+        "units": _matching(machine, UNITS, subject),
         "users": _matching(machine, ["getent", "passwd"], subject),
     }
 

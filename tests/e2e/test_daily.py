@@ -11,6 +11,13 @@ from tests.hosts.waiting import until
 
 pytestmark = pytest.mark.e2e
 COMPONENTS = ["web", "publisher", "scheduler", "dispatcher"]
+# What the first process of a component is called, as pgrep(1) finds it.
+PROCESSES = {
+    "web": rf"gunicorn: master \[{NAME} ",
+    "publisher": f"/instances/{NAME}/.*lava_site.publisher",
+    "scheduler": f"/instances/{NAME}/.*lava-scheduler",
+    "dispatcher": f"/instances/{NAME}/.*lava-worker",
+}
 YAML = f"/srv/lava/instances/{NAME}/instance.yaml"
 LIMIT = 60
 
@@ -89,10 +96,7 @@ def test_all_of_it_stops_starts_and_restarts(admin: Admin) -> None:
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_component_that_crashes_comes_back_by_itself(admin: Admin, component: str) -> None:
-    program = {"web": "gunicorn"}.get(component, f"lava-{component}").replace(
-        "lava-dispatcher", "lava-worker"
-    )
-    running = ["pgrep", "-o", "-f", f"/srv/lava/instances/{NAME}/code/.*{program}"]
+    running = ["pgrep", "-o", "-f", PROCESSES[component]]
     crashed = admin.machine.run(running).stdout.strip()
     admin.machine.run(["kill", "-9", crashed])
 
@@ -130,8 +134,8 @@ def test_a_changed_instance_yaml_is_shown_then_applied_then_nothing_is_left_to_d
     assert "workers: 3" in admin("apply", NAME, "--dry-run").stdout
     admin("apply", NAME)
     wait_for_answers(admin)
-    masters = f"pgrep -o -f '/srv/lava/instances/{NAME}/code/.*gunicorn'"
-    assert len(admin.machine.run(f"pgrep -P $({masters})").stdout.split()) == 3
+    master = admin.machine.run(["pgrep", "-o", "-f", PROCESSES["web"]]).stdout.strip()
+    assert len(admin.machine.run(["pgrep", "-P", master]).stdout.split()) == 3
     assert "already is" in admin("apply", NAME).stderr
 
 
@@ -151,11 +155,12 @@ def test_smoke_runs_a_real_job_again(admin: Admin) -> None:
 
 
 def test_everything_comes_back_when_the_machine_does(admin: Admin, machine: Machine) -> None:
-    """On a machine without systemd nobody starts anything: setup does."""
+    """On a machine without systemd nobody starts anything: an admin does."""
     place = getattr(machine, "place", None)
     if place is None:  # the machine that runs the tests is not rebooted
         return
     machine.reboot()
     if place.init != SYSTEMD:
         admin("setup")
+        admin("start", NAME)
     wait_for_answers(admin)

@@ -130,11 +130,11 @@ def test_an_instance_can_have_its_database_on_another_machine(
 ) -> None:
     if database_server is None:  # on the machine itself there is no second one
         return
-    others.machine.run("umask 077; cat >/root/database-password", input=DATABASE_PASSWORD)
+    others.machine.run("umask 077; cat >/tmp/database-password", input=DATABASE_PASSWORD)
     others(
         *("install", "far", "-n", "--yes", "--smoke"),
         *("--database", database_server.name, "--database-admin", "postgres"),
-        *("--database-password-file", "/root/database-password"),
+        *("--database-password-file", "/tmp/database-password"),
     )
     there = trace(database_server)["postgres"]
     assert there == ["lava-far"]

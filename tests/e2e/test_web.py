@@ -25,12 +25,20 @@ DISGUISES = [
 
 def get(machine: Machine, path: str, **headers: str) -> tuple[int, str]:
     """Status and target of an answer over the network; none is followed."""
-    connection = http.client.HTTPConnection(machine.address, timeout=60)
-    connection.request("GET", path, headers={"Host": HOST, **headers})
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
+    answer = _answer(machine, path, headers)
     return answer.status, answer.headers.get("Location", "")
+
+
+def body(machine: Machine, path: str) -> tuple[int, str]:
+    """Status and text of an answer over the network."""
+    answer = _answer(machine, path, {})
+    return answer.status, answer.read().decode()
+
+
+def _answer(machine: Machine, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(machine.address, timeout=60)
+    connection.request("GET", path, headers={"Host": HOST, "Connection": "close", **headers})
+    return connection.getresponse()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,7 @@ def test_pages_static_files_and_probes_answer(machine: Machine) -> None:
     assert get(machine, "/")[0] == 200
     assert get(machine, "/v1/healthz/")[0] == 200
     assert get(machine, "/ws/v1/healthz")[0] == 200
-    assert get(machine, "/static/lava_server/css/css.css")[0] == 200
+    assert get(machine, "/static/docs/assets/stylesheets/extra.css")[0] == 200
     assert get(machine, "/api/v0.2/system/version/")[0] == 200
 
 
@@ -78,7 +86,8 @@ def test_gunicorn_itself_does_not_believe_the_headers_either(
 
 def test_the_worker_location_serves_workers_and_nothing_else(closed: Admin) -> None:
     machine, place = closed.machine, f"/.lava/{NAME}"
-    assert get(machine, f"{place}/scheduler/internal/v1/workers/")[0] in (403, 405)
+    status, said = body(machine, f"{place}/scheduler/internal/v1/workers/nobody/")
+    assert (status, said) == (404, '{"error": "Unknown worker \'nobody\'"}')
     for path in (*PRIVATE, "/", "/admin/", "/scheduler/internal/v1/../../../results/1"):
         assert get(machine, place + path)[0] in (301, 302, 400, 403, 404)
         assert "login" not in get(machine, place + path)[1]
