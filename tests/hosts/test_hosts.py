@@ -220,7 +220,7 @@ def test_a_reboot_keeps_what_the_host_wrote(host: Host) -> None:
 
 def test_a_reboot_ends_services_in_an_orderly_way(host: Host) -> None:
     service = (
-        "trap 'echo ended >/root/ended; exit' TERM; touch /root/ready; while sleep 0.05; do :; done"
+        "trap 'echo ended >/root/ended; exit' TERM; touch /root/ready; while :; do sleep 0.05; done"
     )
     host.run("cat >/root/service", input=service)
     host.run("trap '' HUP; setsid sh /root/service >/dev/null 2>&1 </dev/null &")
