@@ -153,13 +153,15 @@ def copy_repository(machine: Machine) -> None:
         machine.put(tree, CLONE)
 
 
-def trace(machine: Machine, subject: str = "lava-") -> dict[str, Any]:
-    """What there is of instances outside of files: roles, databases, processes, units."""
+def trace(machine: Machine, name: str = "") -> dict[str, list[str]]:
+    """What there is of one instance, or of any, outside of files."""
+    subject = f"lava-{name}"
     roles = "SELECT rolname FROM pg_roles UNION SELECT datname FROM pg_database"
+    ask_postgres = ["runuser", "-u", "postgres", "--", "psql", "-XAtc", roles]
     return {
-        "postgres": _matching(machine, ["psql", "-XAtc", roles], subject, "postgres"),
-        "processes": _matching(machine, ["ps", "-eo", "user:32=,args="], "/srv/lava/instances"),
-        "units": _matching(machine, UNITS, subject),
+        "postgres": _matching(machine, ask_postgres, subject),
+        "processes": _matching(machine, ["ps", "-eo", "args="], f"/srv/lava/instances/{name}"),
+        "units": [line for line in _matching(machine, UNITS, "lava-") if name in line],
         "users": _matching(machine, ["getent", "passwd"], subject),
     }
 
@@ -170,12 +172,9 @@ def files(machine: Machine) -> dict[str, Entry]:
     return {path: entry for path, entry in found.items() if "/__pycache__" not in path}
 
 
-def _matching(
-    machine: Machine, command: str | list[str], subject: str, user: str = "root"
-) -> list[str]:
+def _matching(machine: Machine, command: str | list[str], subject: str) -> list[str]:
     """The lines of a command's output that name a subject."""
-    line = command if isinstance(command, str) else ["runuser", "-u", user, "--", *command]
-    return [each for each in machine.run(line).stdout.splitlines() if subject in each]
+    return [line for line in machine.run(command).stdout.splitlines() if subject in line]
 
 
 def _words(command: str | Sequence[str], env: Mapping[str, str] | None) -> list[str]:

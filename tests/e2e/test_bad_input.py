@@ -28,10 +28,10 @@ sys.exit(ctypes.get_errno() if status else 0)
 @contextmanager
 def unchanged(admin: Admin) -> Iterator[None]:
     """Files, users, roles, databases, units and processes are afterwards as before."""
-    before, things = files(admin.machine), trace(admin.machine, "lava-other")
+    before, things = files(admin.machine), trace(admin.machine, "other")
     yield
     assert difference(before, files(admin.machine)) == {}
-    assert trace(admin.machine, "lava-other") == things
+    assert trace(admin.machine, "other") == things
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def tables(machine: Machine, name: str) -> list[str]:
 def test_jobs_of_equal_number_run_at_once_and_keep_their_files_apart(others: Admin) -> None:
     jobs = {name: Jobs(others, name) for name in OTHERS}
     numbers = {
-        name: each.submit(lasting(each.smoke_definition(), 5)) for name, each in jobs.items()
+        name: each.submit(lasting(each.smoke_definition(), 30)) for name, each in jobs.items()
     }
     assert len(set(numbers.values())) == 1
     directories = " ".join(f"{BOARD_FILES}/{name}-{number}" for name, number in numbers.items())
