@@ -243,7 +243,7 @@ class System:
         """
         if not path.is_dir():
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
+            path.mkdir(mode=0o700, exist_ok=True)  # by now somebody else may have made it
         os.chown(path, _uid(owner), _gid(group))
         path.chmod(mode)
 

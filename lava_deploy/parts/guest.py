@@ -47,7 +47,12 @@ def make(system: System, host: Host) -> Guest:
     The directory is named after the kernel and the recipe, and is never changed once it is there.
     Raises CommandFailed when the packages cannot be had.
     """
-    return find(system, host) or _build(system, host, architecture(system))
+    found = find(system, host)
+    if found:
+        return found
+    with system.locked(host.cache / ".guest.lock"):
+        # who came second finds what the first has built
+        return find(system, host) or _build(system, host, architecture(system))
 
 
 def remove(system: System, host: Host) -> None:
@@ -68,9 +73,7 @@ def _build(system: System, host: Host, kind: str) -> Guest:
         system.rename(work / "files/boot" / kernel, image / KERNEL)
         _pack(system, work / "files", work / "tree", image)
         finished = _folder(host) / f"{kernel.removeprefix('vmlinuz-')}-{_recipe()}"
-        # Of two that build at once, the first wins.
-        if not system.exists(finished):
-            system.rename(image, finished)
+        system.rename(image, finished)
     return _guest(kind, finished)
 
 

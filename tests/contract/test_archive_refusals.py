@@ -1,5 +1,6 @@
 """What apt refuses of a package archive, tried with one that is built and signed on the spot."""
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -55,8 +56,7 @@ class Repository:
         )
         signed = str(release.with_name("InRelease"))
         self._gpg("--local-user", key, "--output", signed, "--clearsign", str(release))
-        # apt reads files of file:// in place, and keeps copies of what copy:// has
-        return Archive(f"copy://{self.root}", (name,), self.keyring)
+        return Archive(f"file://{self.root}", (name,), self.keyring)
 
     def index(self, suite: str) -> Path:
         return next((self.root / "dists" / suite).rglob("Packages"))
@@ -141,7 +141,9 @@ def test_a_package_with_another_hash_is_refused(place: Path, repository: Reposit
 def test_what_was_known_is_offered_while_the_archive_is_away(
     place: Path, repository: Repository
 ) -> None:
-    archive, cache = repository.suite("good"), place / "cache"
+    # apt reads the files of file:// in place, and keeps copies of what copy:// has
+    archive = dataclasses.replace(repository.suite("good"), mirror=f"copy://{repository.root}")
+    cache = place / "cache"
     debian.offers(System(), cache, archive=archive)
     repository.root.rename(place / "away")
     offered = debian.offers(System(), cache, archive=archive, refresh=True)

@@ -1,5 +1,6 @@
 """Jobs of all kinds on the real LAVA: refused, failing, running, and side by side."""
 
+import contextlib
 import socket
 import struct
 from pathlib import PurePosixPath
@@ -97,16 +98,31 @@ def test_a_running_jobs_file_is_fetched_by_tftp(jobs: Jobs) -> None:
 
 
 def tftp_get(address: str, name: str) -> bytes:
-    """A file by TFTP in its plainest form, RFC 1350: blocks of 512 bytes, each acknowledged."""
+    """A file by TFTP in its plainest form, RFC 1350: blocks of 512 bytes, each acknowledged.
+
+    What is not answered is sent again, as by every client: packets may get lost.
+    """
+    content: list[bytes] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(10)
-        client.sendto(struct.pack("!H", TFTP_READ) + name.encode() + b"\0octet\0", (address, 69))
-        content, size = [], 512
-        while size == 512:
-            packet, server = client.recvfrom(1024)
-            kind, number = struct.unpack("!HH", packet[:4])
-            assert kind == TFTP_DATA, packet[4:]
-            content.append(packet[4:])
-            size = len(packet) - 4
-            client.sendto(struct.pack("!HH", TFTP_ACKNOWLEDGE, number), server)
-        return b"".join(content)
+        client.settimeout(2)
+        packet, server = struct.pack("!H", TFTP_READ) + name.encode() + b"\0octet\0", (address, 69)
+        while not content or len(content[-1]) == 512:
+            answer, server = _exchange(client, packet, server)
+            kind, number = struct.unpack("!HH", answer[:4])
+            assert kind == TFTP_DATA, answer[4:]
+            if number == (len(content) + 1) % 65536:
+                content.append(answer[4:])
+            packet = struct.pack("!HH", TFTP_ACKNOWLEDGE, number)
+        client.sendto(packet, server)
+    return b"".join(content)
+
+
+def _exchange(
+    client: socket.socket, packet: bytes, server: tuple[str, int]
+) -> tuple[bytes, tuple[str, int]]:
+    """Send a packet until it is answered."""
+    for _ in range(10):
+        client.sendto(packet, server)
+        with contextlib.suppress(TimeoutError):
+            return client.recvfrom(1024)
+    raise TimeoutError(f"{server} does not answer")

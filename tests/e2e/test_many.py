@@ -33,10 +33,12 @@ def others(machine: Machine) -> Iterator[Admin]:
         machine.popen(admin.line("install", "-n", "--yes", "--smoke", name)) for name in OTHERS
     ]
     outputs = [each.communicate(timeout=600)[0] for each in running]
-    assert [each.returncode for each in running] == [0, 0], outputs
-    yield admin
-    for name in OTHERS:
-        admin("remove", name, "--yes")
+    try:
+        assert [each.returncode for each in running] == [0, 0], outputs
+        yield admin
+    finally:
+        for name in OTHERS:
+            machine.run(admin.line("remove", name, "--yes"), check=False)
 
 
 def test_two_installs_at_once_both_end_with_a_passed_job(others: Admin) -> None:
