@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ FUTURE, PAST = "Thu, 01 Jan 2099 00:00:00 UTC", "Sun, 01 Jan 2023 00:00:00 UTC"
 TRUSTED, STRANGER = "trusted@example.org", "stranger@example.org"
 # A host with a frozen mirror may be lenient; these tests are about apt's own rules.
 STRICT = 'Acquire::Check-Valid-Until "true";\nAcquire::Check-Date "true";\n'
+
+# The apt of Debian 13 has no word for it when the file is copied from a disk.
+WRONG_HASH = "Hash Sum mismatch|Undetermined Error"
 
 
 class Repository:
@@ -125,7 +129,7 @@ def test_an_index_that_was_changed_is_refused(place: Path, repository: Repositor
     archive = repository.suite("changed")
     index = repository.index("changed")
     index.write_text(index.read_text().replace("2099.01", "2098.01"))
-    assert "Hash Sum mismatch" in _only_fault(place, archive)
+    assert re.search(WRONG_HASH, _only_fault(place, archive))
 
 
 def test_a_package_with_another_hash_is_refused(place: Path, repository: Repository) -> None:
@@ -133,7 +137,7 @@ def test_a_package_with_another_hash_is_refused(place: Path, repository: Reposit
     revision = debian.find(System(), cache, "2099.01", archive=archive)
     package = repository.pool / "lava-server.deb"
     package.write_bytes(package.read_bytes()[:-1] + b"?")
-    with pytest.raises(Unreachable, match=r"lava-server.*Hash Sum mismatch"):
+    with pytest.raises(Unreachable, match=rf"lava-server.*({WRONG_HASH})"):
         debian.fetch(System(), cache, revision, lambda line: None, archive=archive)
     assert list((cache / "code").glob("debian*")) == []
 

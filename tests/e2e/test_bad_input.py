@@ -93,6 +93,7 @@ def test_only_root_may(set_up: Admin, machine: Machine) -> None:
     machine.run("chmod 711 /root")
     with unchanged(set_up):
         refused = machine.run([*nobody, *set_up.line(*INSTALL, "other")], check=False)
+    machine.run("chmod 700 /root")
     assert refused.status == 4 and "root" in refused.stderr
 
 
