@@ -90,9 +90,10 @@ def test_too_little_room_is_told_with_the_figures(set_up: Admin) -> None:
 
 def test_only_root_may(set_up: Admin, machine: Machine) -> None:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    machine.run("chmod 711 /root")
+    machine.run("chmod 711 /root")  # so that anybody reaches the clone
     with unchanged(set_up):
         refused = machine.run([*nobody, *set_up.line(*INSTALL, "other")], check=False)
+    machine.run("chmod 700 /root")
     machine.run("chmod 700 /root")
     assert refused.status == 4 and "root" in refused.stderr
 
