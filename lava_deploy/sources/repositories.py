@@ -81,7 +81,7 @@ def _asked_now(system: System, url: str, former: str) -> str:
             failure = _failure(url, ended.stderr)
     except CommandFailed as failed:
         failure = f"{url}: {_unanswered(failed, ANSWER)}"
-    return f"{time.time():.0f} {failure}\n{listing}"
+    return f"{int(time.time())} {failure}\n{listing}"
 
 
 def obtain(
