@@ -94,7 +94,6 @@ def test_only_root_may(set_up: Admin, machine: Machine) -> None:
     with unchanged(set_up):
         refused = machine.run([*nobody, *set_up.line(*INSTALL, "other")], check=False)
     machine.run("chmod 700 /root")
-    machine.run("chmod 700 /root")
     assert refused.status == 4 and "root" in refused.stderr
 
 
