@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lava_deploy.configuration import Components, Configuration
+from lava_deploy.configuration import Configuration
 from lava_deploy.errors import ConfigurationError, UsageError
 from lava_deploy.model import LATEST, Host, Secret, Wanted
 
@@ -264,8 +264,3 @@ def _owned(settings: Mapping[str, Any]) -> list[str]:
             other = f"; change {place} instead" if place else ""
             faults.append(f"settings.{name}: lava-deploy sets it itself{other}")
     return faults
-
-
-def component_names() -> tuple[str, ...]:
-    """The names of the components that can be switched off."""
-    return tuple(field.name for field in dataclasses.fields(Components))

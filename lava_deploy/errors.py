@@ -93,9 +93,3 @@ class PartlyDone(DeployError):
     """Some of several instances or hosts were dealt with, others not; the message names them."""
 
     exit_status = 13
-
-
-class Interrupted(DeployError):
-    """The admin interrupted the command before it had changed anything."""
-
-    exit_status = 130

@@ -20,6 +20,14 @@ PYTHON = Path("/usr/bin/python3")
 
 WEB, PUBLISHER, SCHEDULER, DISPATCHER = COMPONENTS = ("web", "publisher", "scheduler", "dispatcher")
 SLOTS = ("a", "b")
+# The service that holds the listening sockets on hosts without systemd.
+HOLDER = "sockets"
+# There, if systemd is process 1: sd_booted(3).
+SYSTEMD = Path("/run/systemd/system")
+# Where Debian's Postgres keeps the sockets of local servers.
+POSTGRES_SOCKETS = "/var/run/postgresql"
+# How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
+STAMP = "%Y-%m-%dT%H-%M-%SZ"
 
 
 def name_faults(name: str) -> list[str]:
@@ -336,10 +344,6 @@ class Release:
     @property
     def programs(self) -> Path:
         return self.path / "venv/bin"
-
-    @property
-    def static(self) -> Path:
-        return self.path / "static"
 
 
 @dataclass(frozen=True)

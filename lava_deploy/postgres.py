@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.errors import Unreachable
+from lava_deploy.model import POSTGRES_SOCKETS as SOCKETS
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
-SOCKETS = "/var/run/postgresql"
 DEFAULT_PORT = 5432
 SECONDS_TO_CONNECT = 10
 
@@ -101,23 +101,6 @@ class Postgres:
     def remove_database(self, name: str) -> None:
         """Remove a database, if there is one; sessions in it are ended."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
-
-    def rename_database(self, name: str, to: str) -> None:
-        """Rename a database in which nobody has a session."""
-        self._execute("ALTER DATABASE {} RENAME TO {}", name, to)
-
-    def end_sessions(self, name: str) -> None:
-        """End everybody's sessions in a database."""
-        self._one(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s", name
-        )
-
-    def connections(self) -> tuple[int, int]:
-        """How many sessions there are and how many there may be."""
-        used = self._one(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = %s", "client backend"
-        )
-        return int(used), int(self._one("SHOW max_connections"))
 
     def _one(self, query: str, *values: Any) -> Any:
         """The first field of the first row of an answer."""

@@ -71,12 +71,6 @@ class Web:
         finally:
             connection.close()
 
-    def wait_socket(
-        self, path: Path, seconds: float, url: str = "/", host: str = "localhost"
-    ) -> None:
-        """Wait until a server on a unix socket answers with status 200. Raises Unreachable."""
-        self._wait(f"{path} {url}", seconds, lambda: self.socket_status(path, url, host))
-
     def xmlrpc(self, url: str) -> xmlrpc.client.ServerProxy:
         """The methods of an XML-RPC server; calls raise what xmlrpc.client raises."""
         return xmlrpc.client.ServerProxy(url, allow_none=True)

@@ -17,6 +17,7 @@ import click
 
 from lava_deploy import config
 from lava_deploy.errors import Busy, DeployError, PreflightFailed, UsageError
+from lava_deploy.model import STAMP
 from lava_deploy.report import Report
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Context:
     @property
     def stamp(self) -> str:
         """The time the command began, as it stands in ids: UTC, without colons."""
-        return self.now.strftime("%Y-%m-%dT%H-%M-%SZ")
+        return self.now.strftime(STAMP)
 
     @property
     def interactive(self) -> bool:

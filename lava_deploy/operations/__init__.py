@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lava_deploy.errors import Unreachable
-from lava_deploy.model import WEB
+from lava_deploy.model import SYSTEMD, WEB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 # The lock of what instances share: the configuration of Apache, unit files. Held briefly; no
 # instance can have such a name.
 SHARED_LOCK = "host.shared"
-# How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
-STAMP = "%Y-%m-%dT%H-%M-%SZ"
-SYSTEMD = Path("/run/systemd/system")
 # Lines of a log that are shown with an error.
 LAST_WORDS = 12
 

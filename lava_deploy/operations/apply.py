@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lava_deploy import locks
 from lava_deploy.configuration import Database
-from lava_deploy.errors import DeployError
 from lava_deploy.model import Secret
 from lava_deploy.operations import SHARED_LOCK, wait_for_pages
 from lava_deploy.parts import (
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lava_deploy.configuration import Configuration
-    from lava_deploy.model import Instance, Release, Service
+    from lava_deploy.model import Instance, Service
     from lava_deploy.operations import Doors
 
 OPERATION = "apply"
@@ -98,14 +97,14 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
 
     def run() -> None:
         # what LAVA does not take shows here, with its reason, while the former processes serve
-        console.ask(system, instance, _release(doors, instance), [{"action": "load_pages"}])
+        console.ask(system, instance, release.in_use(system, instance), [{"action": "load_pages"}])
         _serve(doors, instance, services.of(system, instance, configuration))
         wait_for_pages(doors, instance, configuration)
 
     def name_host() -> None:
         """Afterwards, as the former name is known to nobody but the database."""
         domain = {"action": "site", "domain": configuration.route.hostname, "name": instance.name}
-        console.ask(system, instance, _release(doors, instance), [domain])
+        console.ask(system, instance, release.in_use(system, instance), [domain])
 
     def serve_as_before() -> None:
         """Last of the undo; what another undo failed to put back is kept for the next try."""
@@ -141,13 +140,6 @@ def _serve(doors: Doors, instance: Instance, wanted: Sequence[Service]) -> None:
     """Run these services, anew, and no others; requests wait meanwhile."""
     doors.keeper.install(doors.system, doors.web, instance, wanted)
     doors.keeper.restart(doors.system, doors.web, instance, wanted)
-
-
-def _release(doors: Doors, instance: Instance) -> Release:
-    current = release.current(doors.system, instance)
-    if current is None:
-        raise DeployError(f"{instance.name} has no release: {instance.current} leads nowhere")
-    return current
 
 
 def _wanted(doors: Doors, instance: Instance, configuration: Configuration) -> dict[Path, str]:

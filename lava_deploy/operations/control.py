@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lava_deploy.errors import DeployError, UsageError
+from lava_deploy.errors import UsageError
 from lava_deploy.model import WEB
 from lava_deploy.operations import wait_for_pages
 from lava_deploy.parts import console, release, services
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lava_deploy.configuration import Configuration
-    from lava_deploy.model import Instance, Release
+    from lava_deploy.model import Instance
     from lava_deploy.operations import Doors
 
 
@@ -52,7 +52,9 @@ def manage(
 
     `answers` are variables of the environment by which the admin answers its questions.
     """
-    return console.manage(doors.system, instance, _release(doors, instance), arguments, answers)
+    return console.manage(
+        doors.system, instance, release.in_use(doors.system, instance), arguments, answers
+    )
 
 
 def logs(
@@ -68,13 +70,6 @@ def logs(
     wanted = services.of(doors.system, instance, configuration, component)
     command = doors.keeper.logs(instance, wanted, follow=follow, since="", lines=lines)
     return doors.system.attach(command)
-
-
-def _release(doors: Doors, instance: Instance) -> Release:
-    current = release.current(doors.system, instance)
-    if current is None:
-        raise DeployError(f"{instance.name} has no release: {instance.current} leads nowhere")
-    return current
 
 
 def _check(configuration: Configuration, component: str) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lava_deploy import sources
 from lava_deploy.configuration import Components, Configuration, Database, Route
-from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER
-from lava_deploy.operations import STAMP
+from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, STAMP
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import facts, release, route, services, tokens
 

@@ -9,9 +9,7 @@ from lava_deploy import locks, sources
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Revision, name_faults
 from lava_deploy.operations import SHARED_LOCK, wait_for_pages
-from lava_deploy.parts import (
-    configuration as configuration_file,
-)
+from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
     console,
     database,
@@ -212,8 +210,7 @@ class _Making:
 
     def make_release(self) -> None:
         built = prepare(self.doors, self.revision, self.add_packages)
-        if not release.exists(self.system, self.instance, self.label):
-            release.make(self.system, self.instance, self.label, built)
+        release.make(self.system, self.instance, self.label, built)
         release.switch(self.system, self.instance, self.label)
 
     def make_database(self) -> None:

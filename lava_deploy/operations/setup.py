@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lava_deploy.errors import CommandFailed
+from lava_deploy.model import SYSTEMD
 from lava_deploy.parts import supervisor
 from lava_deploy.steps import Plan, Step, nothing
 
@@ -38,7 +39,6 @@ APT = ("apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=600")
 INSTALL = ("install", "--assume-yes", "--no-install-recommends")
 UNATTENDED = {"DEBIAN_FRONTEND": "noninteractive"}
 
-SYSTEMD = Path("/run/systemd/system")
 CONTAINER = Path("/run/systemd/container")
 # Keys of the file that remembers packages.
 ADDED, BEFORE = "packages", "before"

@@ -30,14 +30,6 @@ def run(doors: Doors, instance: Instance, hostname: str) -> job.Outcome:
     return outcome
 
 
-def run_other(doors: Doors, instance: Instance, hostname: str, text: str) -> job.Outcome:
-    """Run a job of the admin's own the same way. Raises JobFailed unless it is Complete."""
-    with _session(doors, instance, hostname) as session:
-        outcome = _carry_out(doors, session, text)
-    job.judge(outcome)
-    return outcome
-
-
 def _session(
     doors: Doors, instance: Instance, hostname: str
 ) -> AbstractContextManager[job.Session]:

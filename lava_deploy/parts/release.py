@@ -118,6 +118,14 @@ def current(system: System, instance: Instance) -> Release | None:
     return of(system, instance, label) if label and exists(system, instance, label) else None
 
 
+def in_use(system: System, instance: Instance) -> Release:
+    """The release that `current` names. Raises DeployError when it leads nowhere."""
+    found = current(system, instance)
+    if found is None:
+        raise DeployError(f"{instance.name} has no release: {instance.current} leads nowhere")
+    return found
+
+
 def of(system: System, instance: Instance, label: str) -> Release:
     """A release of an instance as it describes itself. Raises FileNotFoundError."""
     path = instance.releases / label

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lava_deploy import templates
 from lava_deploy.errors import CommandFailed, Unreachable
+from lava_deploy.model import SYSTEMD
 
 if TYPE_CHECKING:
     from lava_deploy.configuration import Route
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from lava_deploy.web import Web
 
 APACHE = Path("/etc/apache2")
-SYSTEMD = Path("/run/systemd/system")
 HEALTH = "http://127.0.0.1/v1/healthz/"
 SECONDS_TO_ANSWER = 60
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lava_deploy.model import POSTGRES_SOCKETS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lava_deploy.configuration import Database
     from lava_deploy.model import Built, Host, Instance, Secret
     from lava_deploy.system import System
-
-# Where Debian's servers have their socket; of a server elsewhere, libpq takes the host's name.
-SOCKETS = "/var/run/postgresql"
 
 
 def place(host: Host, built: Built, major: int) -> Path:
@@ -55,5 +54,5 @@ def keep(
 
 
 def _connection(instance: Instance, server: Database) -> list[str]:
-    host = server.host or SOCKETS
+    host = server.host or POSTGRES_SOCKETS
     return [f"--host={host}", f"--port={server.port}", f"--dbname={instance.database}"]

@@ -14,6 +14,7 @@ from lava_deploy import templates
 from lava_deploy.model import (
     COMPONENTS,
     DISPATCHER,
+    HOLDER,
     PUBLISHER,
     PYTHON,
     SCHEDULER,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
-HOLDER = "sockets"
 PROCESSES = Path("/proc")
 # Where lava-run keeps a job's files, under the job prefix: lava_common.constants
 JOB_FILES = Path("/var/lib/lava/dispatcher/tmp")
@@ -59,7 +59,6 @@ class Manager(Protocol):
     def states(
         self, system: System, web: Web, instance: Instance, services: Sequence[Service]
     ) -> dict[str, ServiceState]: ...
-    def installed(self, system: System, web: Web, instance: Instance) -> set[str]: ...
     def logs(
         self,
         instance: Instance,
@@ -210,17 +209,6 @@ def states(
     wanted = of(system, instance, configuration)
     found = manager.states(system, web, instance, wanted)
     return {service.component: found[service.name] for service in wanted}
-
-
-def installed(system: System, manager: Manager, web: Web, instance: Instance) -> set[str]:
-    """The names of the services that are to run at every boot, as the machine has it."""
-    return manager.installed(system, web, instance)
-
-
-def loaded(system: System, instance: Instance, name: str) -> int:
-    """How many processes of a web server (`web-a`) have loaded LAVA and serve."""
-    marks = [mark for mark in system.names(instance.runs) if mark.endswith(".ready")]
-    return sum(mark.startswith(f"{name}.") for mark in marks)
 
 
 def end_jobs(system: System, instance: Instance) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lava_deploy import templates
-from lava_deploy.model import Secret
+from lava_deploy.model import POSTGRES_SOCKETS, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,6 @@ SITE = (
     "sockets.py",
     "wsgi.py",
 )
-# Debian's Postgres keeps the socket of a local server here.
-POSTGRES_SOCKETS = "/var/run/postgresql"
 SECRET_KEY_BYTES = 50
 PASSWORD_BYTES = 24
 TELLING = re.compile(r"password|passwd|secret|token|key", re.IGNORECASE)

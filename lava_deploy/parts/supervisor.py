@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lava_deploy import templates
 from lava_deploy.errors import Unreachable
-from lava_deploy.model import DISPATCHER, PYTHON, Service, ServiceState
+from lava_deploy.model import DISPATCHER, HOLDER, PYTHON, Service, ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 REQUIREMENT = "supervisor==4.3.0"
 # The holder of the listening sockets comes first and goes last.
-HOLDER = "sockets"
 FIRST, LATER = 1, 10
 SECONDS_TO_STOP = 60
 # supervisor.xmlrpc.Faults
@@ -151,12 +150,6 @@ def logs(
     """The command that shows the last lines that services said; files know no times (`since`)."""
     files = [str(instance.log / f"{service.name}.log") for service in services]
     return ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *files]
-
-
-def installed(system: System, web: Web, instance: Instance) -> set[str]:
-    """The names of the services that are started together with the supervisor."""
-    names = {name.removeprefix(_program(instance, "")) for name in _programs(system, instance)}
-    return names - {HOLDER}
 
 
 def _state(shown: dict[str, Any] | None) -> ServiceState:

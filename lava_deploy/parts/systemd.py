@@ -146,13 +146,6 @@ def logs(
     ]
 
 
-def installed(system: System, web: Web, instance: Instance) -> set[str]:
-    """The names of the services that are started at every boot."""
-    units = system.names(UNITS / f"{_target(instance)}.wants")
-    services = [unit.split("@")[0] for unit in units if unit.endswith(".service")]
-    return {service.removeprefix("lava-deploy-") for service in services}
-
-
 def _state(shown: dict[str, str]) -> ServiceState:
     words = [shown["SubState"]]
     if shown["StateChangeTimestamp"]:
