@@ -6,7 +6,6 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +244,10 @@ def _senseless(configuration: Configuration) -> list[str]:
     ):
         if not least <= number <= most:
             faults.append(f"{place}: should be from {least} to {most}, not {number}")
-    for address in (*mail.admins, *filter(None, [mail.sender])):
+    addresses = (*mail.admins, *filter(None, [mail.sender]))
+    if addresses:
+        from email.utils import parseaddr  # takes as long to load as all of this module
+    for address in addresses:
         # `Ann <ann@example.com>` is an address with its owner's name
         if not MAIL_ADDRESS.fullmatch(parseaddr(address)[1]):
             faults.append(f"mail: {address!r} is no mail address")

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+# sh(1): the status of a command that there is not.
+NO_SUCH_COMMAND = 127
+
 
 class DeployError(Exception):
     """A failure that is not a bug: the message says what failed, `hint` what to do about it."""

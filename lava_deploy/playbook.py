@@ -7,9 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +77,8 @@ class Playbook:
         an inventory in Ansible's INI format. A playbook is carried out to its end, even if the
         admin interrupts meanwhile. Raises CommandFailed with the failing task's message.
         """
+        from importlib.resources import as_file
+
         # in memory: what a killed run leaves there is gone at the next boot
         with tempfile.TemporaryDirectory(prefix="lava-deploy-playbook-", dir="/run") as private:
             directory = Path(private)
@@ -90,6 +90,8 @@ class Playbook:
                 return self._run(playbooks / name, directory, _Events(progress))
 
     def _run(self, playbook: Path, directory: Path, events: _Events) -> Converged:
+        from concurrent.futures import ThreadPoolExecutor
+
         import ansible_runner
 
         # In a thread of its own, as what apt is doing must come to its end: an interruption takes
@@ -143,6 +145,8 @@ def _said(result: Mapping[str, Any]) -> str:
 
 
 def _home() -> Any:
+    from importlib.resources import files
+
     return files("lava_deploy.playbooks")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from lava_deploy.errors import CommandFailed
+from lava_deploy.errors import NO_SUCH_COMMAND, CommandFailed
 
 # What commands get: nothing of the admin's shell but the way to the network.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -92,7 +92,7 @@ class System:
         except subprocess.TimeoutExpired as expired:
             raise CommandFailed(words, 124, f"no end after {timeout:g} seconds") from expired
         except FileNotFoundError as missing:
-            raise CommandFailed(words, 127, "there is no such command") from missing
+            raise CommandFailed(words, NO_SUCH_COMMAND, "there is no such command") from missing
         if check and ended.returncode != 0:
             raise CommandFailed(words, ended.returncode, ended.stderr or ended.stdout)
         return Finished(ended.returncode, ended.stdout, ended.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -112,6 +111,8 @@ def quickstart(
 
 def _make_everything_ready(context: Context, order: installing.Order) -> None:
     """Set the host up while the release and the guest's image are fetched and built."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from lava_deploy.operations import install
     from lava_deploy.operations import setup as operation
 

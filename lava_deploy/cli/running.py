@@ -12,6 +12,8 @@ from lava_deploy.cli.instances import in_force
 from lava_deploy.model import COMPONENTS, Instance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lava_deploy.operations.inspect import Overview
 
 # Variables that answer the questions of Django's `createsuperuser`.
@@ -41,7 +43,7 @@ of_component = click.argument(
 def list_(context: Context, as_json: bool) -> None:
     """List the instances of this machine."""
     context.require_root()
-    found = [_overview(context, instance) for instance in _instances(context, "")]
+    found = _overviews(context, _instances(context, ""))
     if as_json:
         stopped = [journal.subject for journal in context.unfinished()]
         context.report.json({"instances": [_plain(one) for one in found], "unfinished": stopped})
@@ -73,9 +75,10 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
 
     context.require_root()
     found: list[dict[str, Any]] = []
-    for instance in _instances(context, name):
+    instances = _instances(context, name)
+    for instance, overview in zip(instances, _overviews(context, instances), strict=True):
         answer = inspect.answers(context.doors, in_force(context, instance))
-        one = {**_plain(_overview(context, instance)), "answers": answer}
+        one = {**_plain(overview), "answers": answer}
         if sizes:
             one["sizes"] = asdict(inspect.sizes(context.doors, instance))
         found.append(one)
@@ -99,8 +102,8 @@ def show(context: Context, name: str, as_json: bool) -> None:
 
     context.require_root()
     instance = context.instance(name)
-    overview = _plain(_overview(context, instance))
-    about = {**overview, **inspect.about(context.doors, instance)}
+    [overview] = _overviews(context, [instance])
+    about = {**_plain(overview), **inspect.about(context.doors, instance)}
     if as_json:
         # not beside the format's own version
         context.report.json({"instance": about})
@@ -248,10 +251,10 @@ def _instances(context: Context, name: str) -> list[Instance]:
     return [context.host.instance(one) for one in inspect.names(context.doors)]
 
 
-def _overview(context: Context, instance: Instance) -> Overview:
+def _overviews(context: Context, instances: Sequence[Instance]) -> list[Overview]:
     from lava_deploy.operations import inspect
 
-    return inspect.overview(context.doors, instance, in_force(context, instance), context.now)
+    return inspect.overviews(context.doors, instances, context.now)
 
 
 def _plain(overview: Overview) -> dict[str, Any]:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import sources
 from lava_deploy.configuration import Components, Configuration, Database, Route
 from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, STAMP
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import facts, release, route, services, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lava_deploy.model import Instance, Offers, ServiceState
     from lava_deploy.operations import Doors
@@ -55,20 +54,32 @@ def names(doors: Doors) -> list[str]:
     return [name for name in found if facts.exists(doors.system, doors.host.instance(name))]
 
 
-def overview(
-    doors: Doors, instance: Instance, configuration: Configuration, now: datetime
+def overviews(doors: Doors, instances: Sequence[Instance], now: datetime) -> list[Overview]:
+    """What `list` tells of instances, without asking their servers."""
+    configurations = {instance: in_force(doors, instance) for instance in instances}
+    states = services.states(doors.system, doors.keeper, doors.web, configurations)
+    return [
+        _overview(doors, instance, configuration, states[instance], now)
+        for instance, configuration in configurations.items()
+    ]
+
+
+def _overview(
+    doors: Doors,
+    instance: Instance,
+    configuration: Configuration,
+    components: Mapping[str, ServiceState],
+    now: datetime,
 ) -> Overview:
-    """What `list` tells of an instance, without asking its server."""
     current = release.current(doors.system, instance)
-    known = facts.read(doors.system, instance)
     return Overview(
         name=instance.name,
         version=current.version if current else "",
         source=current.source if current else "",
         url=f"http://{configuration.route.hostname}/",
-        components=services.states(doors.system, doors.keeper, doors.web, instance, configuration),
+        components=components,
         snapshot_age=_snapshot_age(doors, instance, now),
-        smoke=known.get("smoke", {}),
+        smoke=facts.read(doors.system, instance).get("smoke", {}),
     )
 
 
@@ -102,6 +113,8 @@ def admin_password(doors: Doors, instance: Instance) -> str:
 
 def offers(doors: Doors, repository: str, *, refresh: bool) -> Offers:
     """Which revisions can be had, from all sources; `refresh` asks even if asked lately."""
+    from lava_deploy import sources  # which `list` and the like have no use for
+
     return sources.offers(doors.system, doors.host.cache, repository, refresh=refresh)
 
 

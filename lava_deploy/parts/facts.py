@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lava_deploy import templates
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ def read(system: System, instance: Instance) -> dict[str, Any]:
     """All facts; empty when nothing was remembered yet."""
     if not exists(system, instance):
         return {}
-    return yaml.safe_load(system.read(instance.facts)) or {}
+    return templates.parse(system.read(instance.facts)) or {}
 
 
 def remember(system: System, instance: Instance, **facts: Any) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-import yaml
-
 from lava_deploy import templates, uv
 from lava_deploy.errors import DeployError
 from lava_deploy.model import PYTHON, Built, Release
@@ -57,7 +55,7 @@ def cached(system: System, cache: Path, revision: Revision) -> Built | None:
     folder = _folder(system, cache, revision)
     if not system.exists(folder / DESCRIPTION):
         return None
-    return Built(yaml.safe_load(system.read(folder / DESCRIPTION))["version"], folder)
+    return Built(templates.parse(system.read(folder / DESCRIPTION))["version"], folder)
 
 
 def build(system: System, cache: Path, code: Code, progress: Callable[[str], None]) -> Built:
@@ -129,7 +127,7 @@ def in_use(system: System, instance: Instance) -> Release:
 def of(system: System, instance: Instance, label: str) -> Release:
     """A release of an instance as it describes itself. Raises FileNotFoundError."""
     path = instance.releases / label
-    described = yaml.safe_load(system.read(path / DESCRIPTION))
+    described = templates.parse(system.read(path / DESCRIPTION))
     return Release(label, described["version"], described["source"], described["locator"], path)
 
 

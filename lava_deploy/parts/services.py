@@ -57,8 +57,8 @@ class Manager(Protocol):
         self, system: System, web: Web, instance: Instance, services: Sequence[Service]
     ) -> None: ...
     def states(
-        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
-    ) -> dict[str, ServiceState]: ...
+        self, system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
+    ) -> dict[Instance, dict[str, ServiceState]]: ...
     def logs(
         self,
         instance: Instance,
@@ -203,12 +203,15 @@ def restart(
 
 
 def states(
-    system: System, manager: Manager, web: Web, instance: Instance, configuration: Configuration
-) -> dict[str, ServiceState]:
-    """How each component fares that should be running."""
-    wanted = of(system, instance, configuration)
-    found = manager.states(system, web, instance, wanted)
-    return {service.component: found[service.name] for service in wanted}
+    system: System, manager: Manager, web: Web, configurations: Mapping[Instance, Configuration]
+) -> dict[Instance, dict[str, ServiceState]]:
+    """How each component of instances fares that should be running; asked once for all."""
+    wanted = {one: of(system, one, configuration) for one, configuration in configurations.items()}
+    found = manager.states(system, web, wanted)
+    return {
+        instance: {each.component: found[instance][each.name] for each in services}
+        for instance, services in wanted.items()
+    }
 
 
 def end_jobs(system: System, instance: Instance) -> None:

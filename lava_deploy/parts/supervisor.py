@@ -15,7 +15,7 @@ from lava_deploy.errors import Unreachable
 from lava_deploy.model import DISPATCHER, HOLDER, PYTHON, Service, ServiceState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lava_deploy.model import Host, Instance
     from lava_deploy.system import System
@@ -128,19 +128,19 @@ def restart(system: System, web: Web, instance: Instance, services: Sequence[Ser
 
 
 def states(
-    system: System, web: Web, instance: Instance, services: Sequence[Service]
-) -> dict[str, ServiceState]:
-    """How services fare, by their names."""
-    if not _is_running(web, instance.host):
-        return {
-            each.name: ServiceState(False, "the supervisor is not running") for each in services
-        }
-    daemon = _control(web, instance.host)
+    system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
+) -> dict[Instance, dict[str, ServiceState]]:
+    """How services of instances fare, by their names."""
+    hosts = {instance.host for instance in wanted}
+    running = {host for host in hosts if _is_running(web, host)}
+    shown = {each["group"]: each for host in running for each in _all_programs(web, host)}
+    down = ServiceState(False, "the supervisor is not running")
     return {
-        service.name: _state(
-            daemon.ask("getProcessInfo", _program(instance, service.name), harmless=(BAD_NAME,))
-        )
-        for service in services
+        instance: {
+            name: _state(shown.get(_program(instance, name))) if instance.host in running else down
+            for name in (service.name for service in services)
+        }
+        for instance, services in wanted.items()
     }
 
 
@@ -199,8 +199,13 @@ def _is_running(web: Web, host: Host) -> bool:
 
 def _loaded(web: Web, instance: Instance) -> set[str]:
     """The programs of an instance that the daemon knows."""
-    known = {each["group"] for each in _control(web, instance.host).ask("getAllProcessInfo")}
+    known = {each["group"] for each in _all_programs(web, instance.host)}
     return {program for program in known if program.startswith(_program(instance, ""))}
+
+
+def _all_programs(web: Web, host: Host) -> list[dict[str, Any]]:
+    """What the daemon knows of its programs, those of all instances."""
+    return _control(web, host).ask("getAllProcessInfo")
 
 
 def _start(daemon: Supervisor, programs: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from lava_deploy.errors import PreflightFailed
 from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, WEB, ServiceState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lava_deploy.model import Host, Instance, Service
     from lava_deploy.system import System
@@ -124,14 +124,23 @@ def restart(system: System, web: Web, instance: Instance, services: Sequence[Ser
 
 
 def states(
-    system: System, web: Web, instance: Instance, services: Sequence[Service]
-) -> dict[str, ServiceState]:
-    """How services fare, by their names."""
-    units = [_service(instance, service.name) for service in services]
-    shown = system.run(["systemctl", "show", "--property", ",".join(PROPERTIES), *units]).stdout
+    system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
+) -> dict[Instance, dict[str, ServiceState]]:
+    """How services of instances fare, by their names."""
+    units = {
+        instance: {service.name: _service(instance, service.name) for service in services}
+        for instance, services in wanted.items()
+    }
+    all_units = [unit for names in units.values() for unit in names.values()]
+    if not all_units:  # systemctl would show its own properties
+        return {}
+    shown = system.run(["systemctl", "show", "--property", ",".join(PROPERTIES), *all_units]).stdout
     found = [dict(_pair(line) for line in block.splitlines()) for block in shown.split("\n\n")]
     by_unit = {each["Id"]: _state(each) for each in found if "Id" in each}
-    return {service.name: by_unit[unit] for service, unit in zip(services, units, strict=True)}
+    return {
+        instance: {name: by_unit[unit] for name, unit in names.items()}
+        for instance, names in units.items()
+    }
 
 
 def logs(

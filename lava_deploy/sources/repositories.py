@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lava_deploy.errors import CommandFailed, UnknownRevision, Unreachable
+from lava_deploy.errors import NO_SUCH_COMMAND, CommandFailed, UnknownRevision, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,7 +71,7 @@ def ask(system: System, cache: Path, url: str, age: float) -> Answer:
 
 def _asked_now(system: System, url: str, former: str) -> str:
     """The time with the failure, if there is one; then a line for each name."""
-    failure, listing = "", former.partition("\n")[2]
+    now, failure, listing = int(time.time()), "", former.partition("\n")[2]
     try:
         command = ["git", *LIMITS, "ls-remote", *_serving(url), "--", url]
         ended = system.run(command, environment=ENVIRONMENT, check=False, timeout=ANSWER)
@@ -81,7 +81,9 @@ def _asked_now(system: System, url: str, former: str) -> str:
             failure = _failure(url, ended.stderr)
     except CommandFailed as failed:
         failure = f"{url}: {_unanswered(failed, ANSWER)}"
-    return f"{int(time.time())} {failure}\n{listing}"
+        if failed.status == NO_SUCH_COMMAND:  # git may be there in a minute
+            now = 0
+    return f"{now} {failure}\n{listing}"
 
 
 def obtain(
@@ -193,6 +195,6 @@ def _failure(url: str, said: str) -> str:
 
 def _unanswered(failed: CommandFailed, seconds: int) -> str:
     """What the statuses of system.run mean here: no such command, or no end in time."""
-    if failed.status == 127:
+    if failed.status == NO_SUCH_COMMAND:
         return "git is not installed; `lava-deploy setup` does that"
     return f"no answer within {seconds} seconds"

@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 
-from lava_deploy import config, sources
+from lava_deploy import config, sources, system
 from lava_deploy.errors import UnknownRevision, Unreachable, UsageError
 from lava_deploy.model import Offers, Revision, Wanted
 from lava_deploy.sources import git, repositories, trees
@@ -131,6 +131,17 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 )
 def test_the_first_fault_that_git_names_is_the_reason(said, failure):
     assert repositories._failure(URL, said) == failure
+
+
+def test_a_git_that_is_missing_is_asked_again_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(system, "SEARCH_PATH", str(tmp_path))
+    here = system.System()
+    assert "git is not installed" in repositories.ask(here, tmp_path / "cache", URL, 3600).failure
+    git_program = tmp_path / "git"
+    git_program.write_text("#!/bin/sh\nprintf 'c1\\trefs/heads/master\\n'\n")
+    git_program.chmod(0o755)
+    answer = repositories.ask(here, tmp_path / "cache", URL, 3600)
+    assert (answer.commits, answer.failure) == ({"refs/heads/master": "c1"}, "")
 
 
 def test_server_and_dispatcher_are_what_a_tree_has_to_bring():
