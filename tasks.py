@@ -5,7 +5,8 @@ import sys
 from invoke import Context, Exit, task
 
 PYTEST = "pytest --durations=10"
-KINDS = ("bookworm-systemd", "trixie-plain")
+# Which lives are lived side by side: the long ones, then the short ones.
+LIVES = (("bookworm-systemd", "trixie-plain"), ("trixie-systemd", "bookworm-plain"))
 
 
 def run(context: Context, module: str) -> None:
@@ -62,7 +63,8 @@ def e2e(context, here=False):
     if here:
         run(context, f"{PYTEST} --here tests/e2e")
     else:
-        run_all_at_once(context, [f"{PYTEST} --machine={kind} tests/e2e" for kind in KINDS])
+        for kinds in LIVES:
+            run_all_at_once(context, [f"{PYTEST} --machine={kind} tests/e2e" for kind in kinds])
 
 
 @task

@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--machine",
         action="append",
         metavar="KIND",
-        help="run end-to-end tests on this kind of host only: bookworm-systemd, trixie-plain",
+        help="run end-to-end tests on this kind of host only, for instance trixie-plain",
     )
     parser.addoption(
         "--write-golden", action="store_true", help="write the golden files instead of comparing"

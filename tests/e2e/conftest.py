@@ -1,10 +1,20 @@
-"""One life for each kind of machine: the tests of this layer run in the order of ORDER."""
+"""A life for each kind of machine, long or short: its tests run in the order of ORDER."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.machines import HERE, KINDS, Admin, Here, Machine, copy_repository, files
+from tests.e2e.machines import (
+    HERE,
+    KINDS,
+    LONG,
+    SHORT_LIFE,
+    Admin,
+    Here,
+    Machine,
+    copy_repository,
+    files,
+)
 from tests.hosts.bed import Bed, HostSpec, HostsUnavailable, Images
 from tests.hosts.manifest import Entry
 
@@ -17,12 +27,13 @@ ORDER = (
     "bad_input",
     "many",
     "killed",
+    "killed_change",
+    "full_disk",
+    "side_by_side",
     "removed",
     "contract",
     "undone",
 )
-# On the others, quickstart finds a bare machine.
-SET_UP_FIRST = ("trixie-plain", HERE)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,12 +44,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("machine", kinds, indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A life has an order."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A life has an order, and a short one has some of the tests only."""
     here = [item for item in items if item.path.parent.name == "e2e"]
-    here.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    here.sort(key=lambda item: ORDER.index(_about(item)))
     others = [item for item in items if item not in here]
-    items[:] = [*others, *here]
+    lived = [item for item in here if _is_lived(item)]
+    items[:] = [*others, *lived]
+    config.hook.pytest_deselected(items=[item for item in here if item not in lived])
+
+
+def _about(item: pytest.Item) -> str:
+    return item.path.stem.removeprefix("test_")
+
+
+def _is_lived(item: pytest.Item) -> bool:
+    """Whether a test is part of the life of its kind of machine."""
+    kind = KINDS.get(item.callspec.params["machine"])
+    return kind is None or kind.life == LONG or _about(item) in SHORT_LIFE
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +90,7 @@ def machine(request: pytest.FixtureRequest, bed: Bed | None) -> Machine:
     elif kind in bed.hosts:
         found = bed.hosts[kind]
     else:
-        [found] = bed.up([HostSpec(kind, *KINDS[kind])])
+        [found] = bed.up([HostSpec(kind, KINDS[kind].suite, KINDS[kind].init)])
     copy_repository(found)
     return found
 
@@ -87,7 +110,8 @@ def set_up(admin: Admin) -> Admin:
 @pytest.fixture(scope="session")
 def only_set_up(admin: Admin) -> dict[str, Entry] | None:
     """The files of a machine that was set up and carried no instance yet, where it was so."""
-    if admin.machine.name not in SET_UP_FIRST:
+    kind = KINDS.get(admin.machine.name)
+    if kind and not kind.set_up_first:
         return None
     admin("setup")
     return files(admin.machine)

@@ -15,10 +15,31 @@ from tests.hosts.manifest import Entry, Reader
 ROOT = Path(__file__).resolve().parents[2]
 CLONE = "/root/lava-deploy"
 HERE = "here"
-# How the tests name their hosts: (suite, init).
+# A long life has every test. A short one is that of two instances side by side, on the kinds of
+# machine that have each half in common with one of a long life.
+LONG, SHORT = "long", "short"
+SHORT_LIFE = ("quickstart", "side_by_side", "removed")
+# Which LAVA comes beside the newest: Debian's oldest or newest other one, or the tip of upstream.
+OLDEST, NEXT, TIP = "oldest", "next", "tip"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of machine: Debian's suite, the init, and what is lived there."""
+
+    suite: str
+    init: str
+    life: str
+    beside: str
+    set_up_first: bool  # else quickstart finds a bare machine
+
+
+# How the tests name their hosts.
 KINDS = {
-    "bookworm-systemd": ("bookworm", SYSTEMD),
-    "trixie-plain": ("trixie", PLAIN),
+    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, set_up_first=False),
+    "trixie-plain": Kind("trixie", PLAIN, LONG, NEXT, set_up_first=True),
+    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, set_up_first=False),
+    "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, set_up_first=True),
 }
 # What changes on a machine though nothing of an instance is left: logs, caches, what the tests and
 # the tool itself need, the copies that useradd keeps, and data of servers, which are asked instead.

@@ -6,17 +6,16 @@ import pytest
 
 from tests.e2e.machines import Admin, Machine
 from tests.e2e.test_quickstart import NAME
-from tests.hosts.bed import SYSTEMD
 from tests.hosts.waiting import until
 
 pytestmark = pytest.mark.e2e
 COMPONENTS = ["web", "publisher", "scheduler", "dispatcher"]
-# What the first process of a component is called, as pgrep(1) finds it.
+# What the first process of a component of an instance is called, as pgrep(1) finds it.
 PROCESSES = {
-    "web": rf"gunicorn: master \[{NAME} ",
-    "publisher": f"/instances/{NAME}/.*lava_site.publisher",
-    "scheduler": f"/instances/{NAME}/.*lava-scheduler",
-    "dispatcher": f"/instances/{NAME}/.*lava-worker",
+    "web": r"gunicorn: master \[{} ",
+    "publisher": "/instances/{}/.*lava_site.publisher",
+    "scheduler": "/instances/{}/.*lava-scheduler",
+    "dispatcher": "/instances/{}/.*lava-worker",
 }
 YAML = f"/srv/lava/instances/{NAME}/instance.yaml"
 LIMIT = 60
@@ -28,14 +27,20 @@ def components(admin: Admin) -> dict[str, bool]:
     return {name: state["running"] for name, state in about["components"].items()}
 
 
-def answers(admin: Admin) -> bool:
-    """Whether all of the instance runs and its page answers."""
-    line = admin.line("status", NAME)
+def process(machine: Machine, name: str, component: str) -> str:
+    """The number of a component's first process, '' if there is none."""
+    pattern = PROCESSES[component].format(name)
+    return machine.run(["pgrep", "-o", "-f", pattern], check=False).stdout.strip()
+
+
+def answers(admin: Admin, name: str = NAME) -> bool:
+    """Whether all of an instance runs and its page answers."""
+    line = admin.line("status", name)
     return admin.machine.run(line, check=False).status == 0
 
 
-def wait_for_answers(admin: Admin) -> None:
-    until(lambda: answers(admin), LIMIT, lambda: TimeoutError(f"{NAME} does not answer"))
+def wait_for_answers(admin: Admin, name: str = NAME) -> None:
+    until(lambda: answers(admin, name), LIMIT, lambda: TimeoutError(f"{name} does not answer"))
 
 
 def test_list_tells_what_is_there(admin: Admin) -> None:
@@ -94,20 +99,6 @@ def test_all_of_it_stops_starts_and_restarts(admin: Admin) -> None:
     wait_for_answers(admin)
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_a_component_that_crashes_comes_back_by_itself(admin: Admin, component: str) -> None:
-    running = ["pgrep", "-o", "-f", PROCESSES[component]]
-    crashed = admin.machine.run(running).stdout.strip()
-    admin.machine.run(["kill", "-9", crashed])
-
-    def back() -> bool:
-        now = admin.machine.run(running, check=False).stdout.strip()
-        return now not in ("", crashed) and components(admin)[component]
-
-    until(back, LIMIT, lambda: TimeoutError(f"{component} does not come back"))
-    wait_for_answers(admin)
-
-
 def test_logs_are_of_a_component_or_of_all_and_can_be_followed(admin: Admin) -> None:
     assert "INFO" in admin("logs", NAME, "dispatcher").stdout
     assert "gunicorn" in admin("logs", NAME, "web", "--lines", "1000").stdout.lower()
@@ -134,7 +125,7 @@ def test_a_changed_instance_yaml_is_shown_then_applied_then_nothing_is_left_to_d
     assert "workers: 3" in admin("apply", NAME, "--dry-run").stdout
     admin("apply", NAME)
     wait_for_answers(admin)
-    master = admin.machine.run(["pgrep", "-o", "-f", PROCESSES["web"]]).stdout.strip()
+    master = process(admin.machine, NAME, "web")
     assert len(admin.machine.run(["pgrep", "-P", master]).stdout.split()) == 3
     assert "already is" in admin("apply", NAME).stderr
 
@@ -152,15 +143,3 @@ def test_smoke_runs_a_real_job_again(admin: Admin) -> None:
     before = admin.json("show", NAME)["instance"]["smoke"]["job"]
     job = admin.json("smoke", NAME)["job"]
     assert job["health"] == "Complete" and job["job"] > before
-
-
-def test_everything_comes_back_when_the_machine_does(admin: Admin, machine: Machine) -> None:
-    """On a machine without systemd nobody starts anything: an admin does."""
-    place = getattr(machine, "place", None)
-    if place is None:  # the machine that runs the tests is not rebooted
-        return
-    machine.reboot()
-    if place.init != SYSTEMD:
-        admin("setup")
-        admin("start", NAME)
-    wait_for_answers(admin)
