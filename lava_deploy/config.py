@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lava_deploy.configuration import Configuration
+from lava_deploy.configuration import Configuration, Limits
 from lava_deploy.errors import ConfigurationError, UsageError
 from lava_deploy.model import LATEST, Host, Secret, Wanted
 
@@ -27,6 +27,14 @@ UPSTREAM = "https://gitlab.com/lava/lava.git"
 # A URL, or what ssh(1) takes: user@host:path
 REPOSITORY = re.compile(r"\w[\w+.-]*://.+|[\w.-]+@[\w.-]+:.+")
 PASSWORD = re.compile(r"\w+://[^/@]*:[^/@]*@")
+# A size in bytes, as systemd.resource-control(5) takes it.
+SIZE = re.compile(r"([1-9][0-9]{0,8})([MGT])")
+MEGABYTES = {"M": 1, "G": 1024, "T": 1024**2}
+# Measured: an instance at rest takes 350 MB with two web processes; with less it cannot start.
+LEAST_MEMORY = 256
+# Measured: TASKS at rest, of which a running job needs as many again.
+LEAST_TASKS = 64
+MOST_TASKS = 4 * 1024**2  # pid_max of 64-bit kernels
 # Settings that lava-deploy itself has to know; the place where an admin changes them.
 OWNED_SETTINGS = {
     "DATABASES": "database",
@@ -226,11 +234,12 @@ def _unfit(value: Any, wanted: str, place: str, faults: list[str]) -> None:
 def _senseless(configuration: Configuration) -> list[str]:
     """Faults of values that have the right type."""
     faults = []
-    route, web, mail, database = (
+    route, web, mail, database, limits = (
         configuration.route,
         configuration.web,
         configuration.mail,
         configuration.database,
+        configuration.limits,
     )
     if route.kind not in KINDS:
         faults.append(f"route.kind: should be one of {', '.join(KINDS)}, not {route.kind!r}")
@@ -241,6 +250,7 @@ def _senseless(configuration: Configuration) -> list[str]:
         ("web.threads", web.threads, 1, 64),
         ("mail.port", mail.port, 1, 65535),
         ("database.port", database.port, 0, 65535),
+        ("limits.cpu_weight", limits.cpu_weight, 0, 10000),
     ):
         if not least <= number <= most:
             faults.append(f"{place}: should be from {least} to {most}, not {number}")
@@ -251,7 +261,21 @@ def _senseless(configuration: Configuration) -> list[str]:
         # `Ann <ann@example.com>` is an address with its owner's name
         if not MAIL_ADDRESS.fullmatch(parseaddr(address)[1]):
             faults.append(f"mail: {address!r} is no mail address")
-    faults += _owned(configuration.settings)
+    return faults + _too_little(limits) + _owned(configuration.settings)
+
+
+def _too_little(limits: Limits) -> list[str]:
+    """Faults of limits under which no instance could run."""
+    faults = []
+    size = SIZE.fullmatch(limits.memory)
+    if limits.memory and not size:
+        faults.append(f"limits.memory: should be a size such as 512M or 4G, not {limits.memory!r}")
+    elif size and int(size[1]) * MEGABYTES[size[2]] < LEAST_MEMORY:
+        faults.append(f"limits.memory: should be at least {LEAST_MEMORY}M, not {limits.memory}")
+    if limits.tasks and not LEAST_TASKS <= limits.tasks <= MOST_TASKS:
+        faults.append(
+            f"limits.tasks: should be 0, or from {LEAST_TASKS} to {MOST_TASKS}, not {limits.tasks}"
+        )
     return faults
 
 

@@ -46,6 +46,20 @@ class Components:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What all processes of an instance may take together, its jobs among them.
+
+    `memory` is a size as systemd takes it (512M, 4G), '' for any; `cpu_weight` the share of the
+    processor among instances, 0 for systemd's default of 100; `tasks` counts processes and threads,
+    0 for any number.
+    """
+
+    memory: str = ""
+    cpu_weight: int = 0
+    tasks: int = 0
+
+
+@dataclass(frozen=True)
 class Database:
     """The Postgres server. Without `host`: the distribution's cluster, by its socket.
 
@@ -67,5 +81,6 @@ class Configuration:
     mail: Mail = Mail()
     web: Gunicorn = Gunicorn()
     components: Components = Components()
+    limits: Limits = Limits()
     database: Database = Database()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -1,8 +1,9 @@
-"""Carries out what an admin changed in instance.yaml: settings, route, services."""
+"""Carries out what an admin changed in instance.yaml: settings, route, services, limits."""
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lava_deploy import locks
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from lava_deploy.configuration import Configuration
+    from lava_deploy.configuration import Configuration, Limits
     from lava_deploy.model import Instance, Service
     from lava_deploy.operations import Doors
 
@@ -39,6 +40,7 @@ def faults(
     system = doors.system
     known = Database(**facts.read(system, instance)["database"])
     found = route.faults(system, instance, configuration.route)
+    found += doors.keeper.faults(system, doors.host, configuration.limits)
     if database.located(system, configuration.database) != known:
         found.append(
             "database: another server takes a backup and a restore, it cannot be applied "
@@ -62,7 +64,7 @@ def difference(doors: Doors, instance: Instance, configuration: Configuration) -
     wanted = {each.name for each in services.of(doors.system, instance, configuration)}
     lines += [f"+ {name} will run" for name in sorted(wanted - there)]
     lines += [f"- {name} will not run" for name in sorted(there - wanted)]
-    return lines
+    return lines + _limits_difference(facts.limits(doors.system, instance), configuration.limits)
 
 
 def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan:
@@ -96,9 +98,16 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         facts.remember_texts(system, instance, wanted)
 
     def run() -> None:
+        wanted = services.of(system, instance, configuration)
+        if before == after and former.read(system, instance) == _wanted(
+            doors, instance, configuration
+        ):
+            # new limits alone need no other processes
+            doors.keeper.install(system, doors.web, instance, wanted, configuration.limits)
+            return
         # what LAVA does not take shows here, with its reason, while the former processes serve
         console.ask(system, instance, release.in_use(system, instance), [{"action": "load_pages"}])
-        _serve(doors, instance, services.of(system, instance, configuration))
+        _serve(doors, instance, wanted, configuration.limits)
         wait_for_pages(doors, instance, configuration)
 
     def name_host() -> None:
@@ -108,11 +117,12 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
 
     def serve_as_before() -> None:
         """Last of the undo; what another undo failed to put back is kept for the next try."""
-        _serve(doors, instance, services.named(instance, before))
+        _serve(doors, instance, services.named(instance, before), limits_before)
         if former.are_back(system, instance):
             former.remove(system, instance)
 
     before = facts.read(system, instance)["services"]
+    limits_before = facts.limits(system, instance)
     after = [each.name for each in services.of(system, instance, configuration)]
     return Plan(
         OPERATION,
@@ -121,14 +131,18 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
             Step("keep the former files", keep, serve_as_before),
             Step("write the settings", write, put_back),
             Step("change the route", open_route, open_former_route),
-            Step("restart the services", run),
+            Step("bring the services up to date", run),
         ),
         (
             Step("name the host in the links of mails", name_host),
             Step(
                 "remember what runs",
                 lambda: facts.remember(
-                    system, instance, services=after, hostname=configuration.route.hostname
+                    system,
+                    instance,
+                    services=after,
+                    hostname=configuration.route.hostname,
+                    limits=asdict(configuration.limits),
                 ),
             ),
             Step("forget the former files", lambda: former.remove(system, instance)),
@@ -136,10 +150,20 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
     )
 
 
-def _serve(doors: Doors, instance: Instance, wanted: Sequence[Service]) -> None:
+def _serve(doors: Doors, instance: Instance, wanted: Sequence[Service], limits: Limits) -> None:
     """Run these services, anew, and no others; requests wait meanwhile."""
-    doors.keeper.install(doors.system, doors.web, instance, wanted)
+    doors.keeper.install(doors.system, doors.web, instance, wanted, limits)
     doors.keeper.restart(doors.system, doors.web, instance, wanted)
+
+
+def _limits_difference(former: Limits, wanted: Limits) -> list[str]:
+    pairs = [(name, asdict(former)[name], value) for name, value in asdict(wanted).items()]
+    return [
+        line
+        for name, there, value in pairs
+        if there != value
+        for line in (f"- limits.{name}: {there or 'none'}", f"+ limits.{name}: {value or 'none'}")
+    ]
 
 
 def _wanted(doors: Doors, instance: Instance, configuration: Configuration) -> dict[Path, str]:

@@ -147,7 +147,8 @@ def about(doors: Doors, instance: Instance) -> dict[str, Any]:
 
 
 def in_force(doors: Doors, instance: Instance) -> Configuration:
-    """What of instance.yaml was carried out, whatever the file says by now: host name, components.
+    """What of instance.yaml was carried out, whatever the file says by now: host name, components,
+    limits.
 
     The defaults while nothing is remembered yet, or no more.
     """
@@ -155,7 +156,11 @@ def in_force(doors: Doors, instance: Instance) -> Configuration:
     if not known:
         return Configuration()
     running = {one: one in known["services"] for one in (PUBLISHER, SCHEDULER, DISPATCHER)}
-    return Configuration(Route(hostname=known["hostname"]), components=Components(**running))
+    return Configuration(
+        Route(hostname=known["hostname"]),
+        components=Components(**running),
+        limits=facts.limits(doors.system, instance),
+    )
 
 
 def configuration_text(doors: Doors, instance: Instance) -> str:

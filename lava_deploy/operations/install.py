@@ -83,7 +83,7 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
-    found += doors.keeper.faults(doors.system, doors.host)
+    found += doors.keeper.faults(doors.system, doors.host, configuration.limits)
     found += _room_faults(doors)
     try:
         found += database.faults(_server(doors, configuration), instance)
@@ -317,6 +317,7 @@ class _Making:
             worker=self.request.worker,
             hostname=self.configuration.route.hostname,
             database=asdict(server),
+            limits=asdict(self.configuration.limits),
             services=[
                 each.name for each in services.of(self.system, self.instance, self.configuration)
             ],

@@ -25,6 +25,7 @@ def text(name: str, configuration: Configuration) -> str:
         mail=configuration.mail,
         web=configuration.web,
         components=configuration.components,
+        limits=configuration.limits,
         database=configuration.database,
         settings=settings.rstrip("\n"),
     )

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import templates
+from lava_deploy.configuration import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,11 @@ def read(system: System, instance: Instance) -> dict[str, Any]:
     if not exists(system, instance):
         return {}
     return templates.parse(system.read(instance.facts)) or {}
+
+
+def limits(system: System, instance: Instance) -> Limits:
+    """The limits in force; none where nothing is remembered of any."""
+    return Limits(**read(system, instance).get("limits", {}))
 
 
 def remember(system: System, instance: Instance, **facts: Any) -> None:

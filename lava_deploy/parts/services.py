@@ -26,7 +26,7 @@ from lava_deploy.model import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lava_deploy.configuration import Configuration
+    from lava_deploy.configuration import Configuration, Limits
     from lava_deploy.model import Host, Instance, Release, ServiceState
     from lava_deploy.system import System
     from lava_deploy.web import Web
@@ -40,9 +40,14 @@ SECONDS_TO_CANCEL = 20
 class Manager(Protocol):
     """What keeps processes running: the functions of parts.systemd and of parts.supervisor."""
 
-    def faults(self, system: System, host: Host) -> list[str]: ...
+    def faults(self, system: System, host: Host, limits: Limits) -> list[str]: ...
     def install(
-        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
+        self,
+        system: System,
+        web: Web,
+        instance: Instance,
+        services: Sequence[Service],
+        limits: Limits,
     ) -> None: ...
     def remove(self, system: System, web: Web, instance: Instance) -> None: ...
     def start_all(self, system: System, web: Web, instance: Instance) -> None: ...
@@ -140,7 +145,8 @@ def make(
     change(system, instance, texts(instance, release, configuration, worker))
     if not system.target(instance.launchers / WEB):
         system.link(instance.launchers / WEB, f"{WEB}-{SLOTS[0]}")
-    manager.install(system, web, instance, of(system, instance, configuration))
+    wanted = of(system, instance, configuration)
+    manager.install(system, web, instance, wanted, configuration.limits)
 
 
 def change(system: System, instance: Instance, wanted: Mapping[Path, str | None]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import templates
+from lava_deploy.configuration import Limits
 from lava_deploy.errors import Unreachable
 from lava_deploy.model import DISPATCHER, HOLDER, PYTHON, Service, ServiceState
 
@@ -65,9 +66,11 @@ def prepare(system: System, host: Host) -> None:
     system.write(_configuration(host), content)
 
 
-def faults(system: System, host: Host) -> list[str]:
-    """What stands in the way of instances of this host: nothing."""
-    return []
+def faults(system: System, host: Host, limits: Limits) -> list[str]:
+    """What stands in the way of instances of this host: limits, which only systemd can keep."""
+    if limits == Limits():
+        return []
+    return ["limits: only systemd can keep them, and it is not process 1 here; leave limits out"]
 
 
 def unprepare(system: System, host: Host) -> None:
@@ -77,10 +80,12 @@ def unprepare(system: System, host: Host) -> None:
         system.remove_tree(host.supervisor)
 
 
-def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
+def install(
+    system: System, web: Web, instance: Instance, services: Sequence[Service], limits: Limits
+) -> None:
     """Have these services started whenever the supervisor starts, and no others.
 
-    Nothing is started yet; what runs and is still wanted goes on.
+    Nothing is started yet; what runs and is still wanted goes on. `limits` are none: see `faults`.
     """
     prepare(system, instance.host)
     system.write(_file(instance), text(instance, services))

@@ -1,4 +1,7 @@
-"""Services of instances under systemd: template units shared by all, one target per instance."""
+"""Services of instances under systemd: template units shared by all, one target per instance.
+
+All processes of an instance are in a slice of its own: counted, and limited, together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lava_deploy import templates
+from lava_deploy.configuration import Limits
 from lava_deploy.errors import PreflightFailed
 from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, WEB, ServiceState
 
@@ -23,7 +27,10 @@ SOCKETS = {WEB: "web-a", PUBLISHER: PUBLISHER}
 # gunicorn's graceful_timeout is 30; LAVA's publisher waits 5 for its last events.
 SECONDS_TO_STOP = {"web-a": 40, "web-b": 40, PUBLISHER: 10, SCHEDULER: 20}
 HOMES = ("home", "root")
+# Above the slices of instances; a hyphen would put it below a `lava.slice` that others may have.
+SLICE = r"lava\x2ddeploy.slice"
 PROPERTIES = ("Id", "ActiveState", "SubState", "StateChangeTimestamp", "NRestarts", "Result")
+NOT_RUNNING = ServiceState(False, "not running")
 
 
 def texts(host: Host) -> dict[Path, str]:
@@ -52,9 +59,25 @@ def texts(host: Host) -> dict[Path, str]:
     return {UNITS / name: text for name, text in units.items()}
 
 
-def faults(system: System, host: Host) -> list[str]:
+def slice_texts(instance: Instance, limits: Limits) -> dict[Path, str]:
+    """The instance's slice, with its limits, and what puts each service into it."""
+    inside = templates.render("systemd/in-slice.conf.j2", slice=_slice(instance))
+    services = (*SECONDS_TO_STOP, DISPATCHER)
+    return {
+        UNITS / _slice(instance): templates.render(
+            "systemd/slice.j2", name=instance.name, limits=limits
+        ),
+        **{UNITS / f"{_service(instance, name)}.d/slice.conf": inside for name in services},
+    }
+
+
+def faults(system: System, host: Host, limits: Limits) -> list[str]:
     """What stands in the way of instances of this host: units that serve another directory."""
     path = UNITS / f"lava-deploy-{DISPATCHER}@.service"
+    return _elsewhere(system, host)
+
+
+def _elsewhere(system: System, host: Host) -> list[str]:
     if not _instances(system) or f"ExecStart={host.instances}/%i/" in system.read(path):
         return []
     return [f"the units of this host's instances are for another directory than {host.instances}"]
@@ -62,33 +85,50 @@ def faults(system: System, host: Host) -> list[str]:
 
 def prepare(system: System, host: Host) -> None:
     """Write the unit files. Raises PreflightFailed when they serve another directory."""
-    found = faults(system, host)
+    found = _elsewhere(system, host)
     if found:
         raise PreflightFailed(found, hint="One machine has one directory of instances.")
-    changed = False
-    for path, text in texts(host).items():
-        if not system.exists(path) or system.read(path) != text:
-            system.write(path, text)
-            changed = True
-    if changed:
+    if _write(system, texts(host)):
         system.run(["systemctl", "daemon-reload"])
 
 
 def unprepare(system: System, host: Host) -> None:
+def _write(system: System, files: Mapping[Path, str]) -> bool:
+    """Write those files that do not say so yet; whether there were any."""
+    changed = {
+        path: text
+        for path, text in files.items()
+        if not system.exists(path) or system.read(path) != text
+    }
+    for path, text in changed.items():
+        if not system.exists(path.parent):
+            system.make_directory(path.parent)
+        system.write(path, text)
+    return bool(changed)
+
+
     """Remove the unit files, if no instance needs them any more."""
     if not _instances(system):
         for path in texts(host):
             system.remove(path)
         system.run(["systemctl", "daemon-reload"])
+        system.run(["systemctl", "stop", SLICE])
 
 
-def install(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    """Have these services started at every boot, and no others; start nothing yet."""
+def install(
+    system: System, web: Web, instance: Instance, services: Sequence[Service], limits: Limits
+) -> None:
+    """Have these services started at every boot, and no others; start nothing yet.
+
+    The limits are in force at once, for what already runs, too.
+    """
     prepare(system, instance.host)
     wanted = [_target(instance), *_units(instance, services)]
+    _write(system, slice_texts(instance, limits))
     others = [unit for unit in _all(system, instance) if unit not in wanted]
     system.run(["systemctl", "disable", "--quiet", "--now", *others])
     system.run(["systemctl", "enable", "--quiet", *wanted])
+    # this has systemd read all its files anew
 
 
 def remove(system: System, web: Web, instance: Instance) -> None:
@@ -98,6 +138,11 @@ def remove(system: System, web: Web, instance: Instance) -> None:
         system.run(["systemctl", "disable", "--quiet", "--now", *units])
         system.run(["systemctl", "reset-failed", *units], check=False)
     unprepare(system, instance.host)
+    system.run(["systemctl", "stop", _slice(instance)])
+    for path in slice_texts(instance, Limits()):
+        system.remove(path)
+        if path.parent != UNITS:
+            system.remove_directory(path.parent)
 
 
 def start_all(system: System, web: Web, instance: Instance) -> None:
@@ -126,20 +171,22 @@ def restart(system: System, web: Web, instance: Instance, services: Sequence[Ser
 def states(
     system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
 ) -> dict[Instance, dict[str, ServiceState]]:
-    """How services of instances fare, by their names."""
-    units = {
-        instance: {service.name: _service(instance, service.name) for service in services}
-        for instance, services in wanted.items()
-    }
-    all_units = [unit for names in units.values() for unit in names.values()]
-    if not all_units:  # systemctl would show its own properties
+    """How services of instances fare, by their names.
+
+    Units are asked for by patterns, which match those in systemd's memory: the others do not run,
+    and reading them takes longer than all else.
+    """
+    patterns = [_service(instance, "*") for instance in wanted]
+    if not patterns:  # systemctl would show its own properties
         return {}
-    shown = system.run(["systemctl", "show", "--property", ",".join(PROPERTIES), *all_units]).stdout
+    shown = system.run(["systemctl", "show", "--property", ",".join(PROPERTIES), *patterns]).stdout
     found = [dict(_pair(line) for line in block.splitlines()) for block in shown.split("\n\n")]
-    by_unit = {each["Id"]: _state(each) for each in found if "Id" in each}
+    known = {each["Id"]: _state(each) for each in found if "Id" in each}
     return {
-        instance: {name: by_unit[unit] for name, unit in names.items()}
-        for instance, names in units.items()
+        instance: {
+            each.name: known.get(_service(instance, each.name), NOT_RUNNING) for each in services
+        }
+        for instance, services in wanted.items()
     }
 
 
@@ -198,3 +245,9 @@ def _all(system: System, instance: Instance) -> list[str]:
     """Every unit that an instance may have, as far as its file is there."""
     names = [path.name for path in texts(instance.host) if system.exists(path)]
     return [name.replace("@.", f"@{instance.name}.") for name in names]
+def _slice(instance: Instance) -> str:
+    """A hyphen parts a slice from those above it; that of a name is escaped: systemd.slice(5)."""
+    escaped = instance.name.replace("-", r"\x2d")
+    return f"{SLICE.removesuffix('.slice')}-{escaped}.slice"
+
+

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lava_deploy.configuration import Components, Configuration, Database, Gunicorn, Mail, Route
+from lava_deploy.configuration import (
+    Components,
+    Configuration,
+    Database,
+    Gunicorn,
+    Limits,
+    Mail,
+    Route,
+)
 from lava_deploy.model import Host, Release, Secret
 from lava_deploy.parts import services, settings, supervisor, systemd
 from lava_deploy.system import System
@@ -42,6 +50,9 @@ def rendered() -> dict[str, str]:
     launchers = services.texts(INSTANCE, RELEASE, CONFIGURATION, "demo-worker")
     texts |= {f"launchers/{path.name}": text for path, text in launchers.items()}
     texts |= {f"systemd/{path.name}": text for path, text in systemd.texts(Host()).items()}
+    limits = Limits(memory="4G", cpu_weight=200, tasks=1000)
+    for path, text in systemd.slice_texts(INSTANCE, limits).items():
+        texts[f"systemd/{path.relative_to(systemd.UNITS)}"] = text
     everything = services.of(system, INSTANCE, CONFIGURATION)
     texts["supervisor/demo.conf"] = supervisor.text(INSTANCE, everything)
     return texts
@@ -80,7 +91,7 @@ def test_a_launcher_is_a_script_for_the_shell(name: str) -> None:
 def test_units_satisfy_systemd_and_servers_are_hardened(tmp_path: Path) -> None:
     """systemd-analyze names unknown settings only when told to look at errors of all kinds."""
     for name, text in TEXTS.items():
-        if name.startswith("systemd/"):
+        if name.startswith("systemd/") and ".d/" not in name:
             # the launchers and sockets of an instance are not on this machine
             (tmp_path / Path(name).name).write_text(
                 text.replace("/srv/lava/instances/%i/etc/services/", "/usr/bin/true ")
@@ -94,6 +105,18 @@ def test_units_satisfy_systemd_and_servers_are_hardened(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", "--recursive-errors=yes", "--man=no", *everything]
     verified = subprocess.run(command, capture_output=True, text=True)
     assert verified.stderr == ""
+
+
+def test_slices_of_any_names_lie_side_by_side() -> None:
+    """A hyphen would put one below another."""
+    [path, *services] = systemd.slice_texts(Host().instance("my-lab"), Limits()).items()
+    assert path == (
+        systemd.UNITS / r"lava\x2ddeploy-my\x2dlab.slice",
+        "[Unit]\nDescription=LAVA instance my-lab, all its processes\n\n[Slice]\n",
+    )
+    for place, text in services:
+        assert "@my-lab.service.d/" in str(place)
+        assert text.endswith("[Service]\nSlice=lava\\x2ddeploy-my\\x2dlab.slice\n")
 
 
 def test_components_that_are_off_have_no_service() -> None:
