@@ -170,7 +170,7 @@ def _systemctl(world: World, words: Sequence[str], verb: str, units: Sequence[st
 
 def _load_units(world: World) -> None:
     files = [path for path in world.below(UNITS) if world.nodes[path].kind == FILE]
-    world.units = {Path(path).name: world.text(path) for path in files}
+    world.units = {str(Path(path).relative_to(UNITS)): world.text(path) for path in files}
 
 
 def _template(unit: str) -> str:
@@ -215,12 +215,26 @@ def _start_unit(world: World, words: Sequence[str], unit: str) -> None:
     socket = _section(world, words, unit, "Sockets")
     if socket:
         _start_unit(world, words, socket)
+    slice_ = _slice(world, unit)
+    if slice_:
+        world.start(slice_, "")
     world.start(unit, launcher)
     for wanted in world.names(f"{UNITS}/{unit}.wants"):
         _start_unit(world, words, wanted)
 
 
+def _slice(world: World, unit: str) -> str:
+    """The slice that a drop-in of a unit names."""
+    text = world.units.get(f"{unit}.d/slice.conf", "")
+    return "".join(re.findall(r"(?m)^Slice=(\S+)", text))
+
+
 def _stop_unit(world: World, unit: str) -> None:
+    if unit.endswith(".slice"):
+        world.end(unit)
+        for one in [one for one in world.running if _slice(world, one) == unit]:
+            world.end(one)
+        return
     world.end(unit)
     parts = [one for one in world.running if f"PartOf={_template(unit)}" in _part_of(world, one)]
     for part in parts:

@@ -184,6 +184,22 @@ def with_changes(root: Path, keeper: str) -> World:
     return world
 
 
+def with_new_limits(root: Path, keeper: str) -> World:
+    """Only limits are changed, with the rest as it is installed."""
+    world = with_demo(root, keeper)
+    stage = Stage(root, world)
+    text = world.text(stage.demo.configuration).replace('memory: ""', "memory: 1G")
+    stage.context.doors.system.write(stage.demo.configuration, text, group=stage.demo.user)
+    return world
+
+
+def with_limits(root: Path, keeper: str) -> World:
+    world = with_new_limits(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_apply(stage))
+    return world
+
+
 # What looks after services, the machine before, and what is done to it.
 PLANS = {
     "setup, systemd": ("systemd", blank, of_setup),
@@ -193,6 +209,7 @@ PLANS = {
     "install another, supervisor": ("supervisor", with_other, of_install),
     "apply, systemd": ("systemd", with_changes, of_apply),
     "apply, supervisor": ("supervisor", with_changes, of_apply),
-    "remove, systemd": ("systemd", with_demo, of_remove),
+    "apply limits, systemd": ("systemd", with_new_limits, of_apply),
+    "remove, systemd": ("systemd", with_limits, of_remove),
     "remove the last, supervisor": ("supervisor", with_demo_alone, of_remove),
 }

@@ -18,7 +18,7 @@ from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stop
 from lava_deploy.operations import history
 from lava_deploy.steps import Plan
 from tests.fakes import Killed, Trouble, World
-from tests.fakes.stage import PLANS, Stage
+from tests.fakes.stage import PLANS, Stage, of_apply, with_new_limits
 from tests.fakes.world import DRAWN
 
 # The calls that change files.
@@ -210,6 +210,13 @@ def test_all_undone_twice_is_undone_once(case):
     for step in reversed(plan.steps):
         step.undo()
     assert stage.state() == case.before
+
+
+def test_new_limits_are_in_force_without_a_restart(quick_and_countable, tmp_path):
+    stage = Stage(tmp_path, with_new_limits(tmp_path, "systemd").copy())
+    stage.carry_out(of_apply(stage))
+    assert "\nMemoryMax=1G\n" in stage.world.units[r"lava\x2ddeploy-demo.slice"]
+    assert stage.world.touched == []
 
 
 def test_undo_without_do_changes_nothing(case):
