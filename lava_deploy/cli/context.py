@@ -17,7 +17,7 @@ import click
 
 from lava_deploy import config
 from lava_deploy.errors import Busy, DeployError, PreflightFailed, UsageError
-from lava_deploy.model import STAMP
+from lava_deploy.model import STAMP, name_faults
 from lava_deploy.report import Report
 
 if TYPE_CHECKING:
@@ -238,6 +238,15 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.make_pass_decorator(Context, ensure=True)(function)
 
 
+def complete_names(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """The instances whose names begin with what was typed, by anybody: before sudo, say."""
+    instances = context.ensure_object(Context).host.instances
+    return [one.name for one in instances.glob(f"{incomplete}*") if not name_faults(one.name)]
+
+
+named = click.argument("name", shell_complete=complete_names)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only show the plan.")
 yes = click.option("--yes", "-y", is_flag=True, help="Agree beforehand to what would be asked.")

@@ -9,7 +9,7 @@ import click
 
 from lava_deploy import config
 from lava_deploy.cli import installing
-from lava_deploy.cli.context import Context, as_json, common, dry_run, no_questions, yes
+from lava_deploy.cli.context import Context, as_json, common, dry_run, named, no_questions, yes
 from lava_deploy.cli.host import HOST, refuse
 from lava_deploy.errors import UsageError
 from lava_deploy.model import name_faults
@@ -99,7 +99,7 @@ def install(
 
 
 @click.command()
-@click.argument("name")
+@named
 @click.option("--overwrite", is_flag=True, help="Also replace files that were edited by hand.")
 @dry_run
 @common
@@ -125,7 +125,7 @@ def apply(context: Context, name: str, overwrite: bool, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@named
 @dry_run
 @yes
 @common
@@ -167,7 +167,7 @@ def _have_name_typed(context: Context, instance: Instance) -> None:
 
 
 @click.command()
-@click.argument("name")
+@named
 @common
 def resume(context: Context, name: str) -> None:
     """Complete a command on NAME that was killed or stopped half-way ("host": of setup)."""
@@ -183,7 +183,7 @@ def resume(context: Context, name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@named
 @common
 def abandon(context: Context, name: str) -> None:
     """Undo a command on NAME that was killed or stopped half-way ("host": of setup)."""

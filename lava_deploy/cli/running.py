@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lava_deploy.cli.context import Context, as_json, common, told
+from lava_deploy.cli.context import Context, as_json, common, complete_names, named, told
 from lava_deploy.cli.instances import in_force
 from lava_deploy.model import COMPONENTS, Instance
 
@@ -21,17 +21,6 @@ ANSWERS = "DJANGO_SUPERUSER_"
 DAY, HOUR, MINUTE = 86400, 3600, 60
 
 
-def complete_names(
-    context: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    """The instances whose names begin with what was typed."""
-    from lava_deploy.operations import inspect
-
-    known = inspect.names(context.ensure_object(Context).doors)
-    return [one for one in known if one.startswith(incomplete)]
-
-
-named = click.argument("name", shell_complete=complete_names)
 of_component = click.argument(
     "component", default="", metavar="[COMPONENT]", type=click.Choice(["", *COMPONENTS])
 )
@@ -65,7 +54,7 @@ def list_(context: Context, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", default="")
+@click.argument("name", default="", shell_complete=complete_names)
 @click.option("--sizes", is_flag=True, help="Also measure what each takes on disk.")
 @as_json
 @common
@@ -114,7 +103,7 @@ def show(context: Context, name: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", default="")
+@click.argument("name", default="", shell_complete=complete_names)
 @as_json
 @common
 def history(context: Context, name: str, as_json: bool) -> None:
