@@ -26,11 +26,11 @@ TARGET_TEMPLATE = "lava-deploy@.target"
 SOCKETS = {WEB: "web-a", PUBLISHER: PUBLISHER}
 # gunicorn's graceful_timeout is 30; LAVA's publisher waits 5 for its last events.
 SECONDS_TO_STOP = {"web-a": 40, "web-b": 40, PUBLISHER: 10, SCHEDULER: 20}
-HOMES = ("home", "root")
 # Above the slices of instances; a hyphen would put it below a `lava.slice` that others may have.
 SLICE = r"lava\x2ddeploy.slice"
-PROPERTIES = ("Id", "ActiveState", "SubState", "StateChangeTimestamp", "NRestarts", "Result")
+HOMES = ("home", "root")
 NOT_RUNNING = ServiceState(False, "not running")
+PROPERTIES = ("Id", "ActiveState", "SubState", "StateChangeTimestamp", "NRestarts", "Result")
 
 
 def texts(host: Host) -> dict[Path, str]:
@@ -73,11 +73,11 @@ def slice_texts(instance: Instance, limits: Limits) -> dict[Path, str]:
 
 def faults(system: System, host: Host, limits: Limits) -> list[str]:
     """What stands in the way of instances of this host: units that serve another directory."""
-    path = UNITS / f"lava-deploy-{DISPATCHER}@.service"
     return _elsewhere(system, host)
 
 
 def _elsewhere(system: System, host: Host) -> list[str]:
+    path = UNITS / f"lava-deploy-{DISPATCHER}@.service"
     if not _instances(system) or f"ExecStart={host.instances}/%i/" in system.read(path):
         return []
     return [f"the units of this host's instances are for another directory than {host.instances}"]
@@ -92,7 +92,6 @@ def prepare(system: System, host: Host) -> None:
         system.run(["systemctl", "daemon-reload"])
 
 
-def unprepare(system: System, host: Host) -> None:
 def _write(system: System, files: Mapping[Path, str]) -> bool:
     """Write those files that do not say so yet; whether there were any."""
     changed = {
@@ -107,12 +106,13 @@ def _write(system: System, files: Mapping[Path, str]) -> bool:
     return bool(changed)
 
 
+def unprepare(system: System, host: Host) -> None:
     """Remove the unit files, if no instance needs them any more."""
     if not _instances(system):
         for path in texts(host):
             system.remove(path)
-        system.run(["systemctl", "daemon-reload"])
         system.run(["systemctl", "stop", SLICE])
+        system.run(["systemctl", "daemon-reload"])
 
 
 def install(
@@ -123,12 +123,12 @@ def install(
     The limits are in force at once, for what already runs, too.
     """
     prepare(system, instance.host)
-    wanted = [_target(instance), *_units(instance, services)]
     _write(system, slice_texts(instance, limits))
+    wanted = [_target(instance), *_units(instance, services)]
     others = [unit for unit in _all(system, instance) if unit not in wanted]
     system.run(["systemctl", "disable", "--quiet", "--now", *others])
-    system.run(["systemctl", "enable", "--quiet", *wanted])
     # this has systemd read all its files anew
+    system.run(["systemctl", "enable", "--quiet", *wanted])
 
 
 def remove(system: System, web: Web, instance: Instance) -> None:
@@ -137,12 +137,12 @@ def remove(system: System, web: Web, instance: Instance) -> None:
     if units:
         system.run(["systemctl", "disable", "--quiet", "--now", *units])
         system.run(["systemctl", "reset-failed", *units], check=False)
-    unprepare(system, instance.host)
     system.run(["systemctl", "stop", _slice(instance)])
     for path in slice_texts(instance, Limits()):
         system.remove(path)
         if path.parent != UNITS:
             system.remove_directory(path.parent)
+    unprepare(system, instance.host)
 
 
 def start_all(system: System, web: Web, instance: Instance) -> None:
@@ -233,6 +233,12 @@ def _service(instance: Instance, name: str) -> str:
     return f"lava-deploy-{name}@{instance.name}.service"
 
 
+def _slice(instance: Instance) -> str:
+    """A hyphen parts a slice from those above it; that of a name is escaped: systemd.slice(5)."""
+    escaped = instance.name.replace("-", r"\x2d")
+    return f"{SLICE.removesuffix('.slice')}-{escaped}.slice"
+
+
 def _units(instance: Instance, services: Sequence[Service]) -> list[str]:
     """The units of services, their sockets first."""
     sockets = [
@@ -245,9 +251,3 @@ def _all(system: System, instance: Instance) -> list[str]:
     """Every unit that an instance may have, as far as its file is there."""
     names = [path.name for path in texts(instance.host) if system.exists(path)]
     return [name.replace("@.", f"@{instance.name}.") for name in names]
-def _slice(instance: Instance) -> str:
-    """A hyphen parts a slice from those above it; that of a name is escaped: systemd.slice(5)."""
-    escaped = instance.name.replace("-", r"\x2d")
-    return f"{SLICE.removesuffix('.slice')}-{escaped}.slice"
-
-
