@@ -1,0 +1,56 @@
+"""What the benchmarks share: a host to measure on, and how figures are shown."""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.e2e.machines import CLONE, Admin, copy_repository
+from tests.hosts.bed import Bed, HostSpec, Images
+
+INSIDE = f"{CLONE}/benchmarks/inside.py"
+PLAIN_WAY = f"{CLONE}/benchmarks/plain_way.sh"
+RUNS = 3
+
+
+@contextmanager
+def bare_host(suite: str = "bookworm", init: str = "plain") -> Iterator[Admin]:
+    """A new host with this clone; what earlier hosts downloaded is at hand."""
+    images = Images()
+    downloads = images.directory / "caches"
+    downloads.mkdir(parents=True, exist_ok=True)
+    with Bed(images, share_downloads=True, share={"/root/.cache": downloads}) as bed:
+        [host] = bed.up([HostSpec("bench", suite, init)])
+        copy_repository(host)
+        print(f"# a host of Debian's {suite}, with {init} as its init")
+        yield Admin(host)
+
+
+def inside(admin: Admin, *words: str, input: str = "") -> Any:
+    """What inside.py measures in the host."""
+    return json.loads(admin.machine.run(["python3", INSIDE, *words], input=input).stdout)
+
+
+def shown(what: str, runs: Sequence[float], unit: str = "s") -> float:
+    """Print a measurement and return its median; of many runs only the least and greatest."""
+    median = statistics.median(runs)
+    if len(runs) > RUNS:
+        raw = f"{len(runs)} runs, {min(runs):.3f} to {max(runs):.3f}"
+    else:
+        raw = "  ".join(f"{run:.2f}" for run in runs)
+    print(f"{what:<44} {median:9.3f} {unit:<3} ({raw})", flush=True)
+    return median
+
+
+def ratio(what: str, ours: float, reference: float, aim: str = "none") -> None:
+    """Print how we compare with the reference."""
+    print(f"{what:<44} {ours / reference:9.3f}     aim: {aim}", flush=True)
+
+
+def aim(what: str, value: float, unit: str, most: float) -> None:
+    """Print a figure that is to stay below another."""
+    print(f"{what:<44} {value:9.3f} {unit:<3} aim: at most {most:g} {unit}", flush=True)
