@@ -1,9 +1,14 @@
 """Everything that can go wrong, each class with the exit status an admin's script sees."""
 
+import errno
 from collections.abc import Sequence
 
 # sh(1): the status of a command that there is not.
 NO_SUCH_COMMAND = 127
+
+# How every program says it: strerror(3). Commands tell nothing but words.
+DISK_FULL = "No space left on device"
+MAKE_ROOM = "A disk is full: `df -h` shows which. Make room on it."
 
 
 class DeployError(Exception):
@@ -14,6 +19,13 @@ class DeployError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error, '' where that is not known."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return MAKE_ROOM
+    return getattr(error, "hint", "")
 
 
 class UsageError(DeployError):
@@ -53,7 +65,10 @@ class CommandFailed(DeployError):
     def __init__(self, command: Sequence[str], status: int, output: str, *, hint: str = "") -> None:
         self.command, self.status, self.output = tuple(command), status, output
         said = "".join(f"\n  {line}" for line in output.strip().splitlines()[-12:])
-        super().__init__(f"`{' '.join(command)}` ended with status {status}{said}", hint=hint)
+        super().__init__(
+            f"`{' '.join(command)}` ended with status {status}{said}",
+            hint=hint or (MAKE_ROOM if DISK_FULL in output else ""),
+        )
 
 
 class Unreachable(DeployError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lava_deploy import __version__
-from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
+from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped, remedy
 from lava_deploy.model import Secret
 
 SUFFIX = ".jsonl"
@@ -245,18 +245,18 @@ def _undo_and_tell(
     return RolledBack(
         f"the {plan.operation} failed at the step `{name}`: {_said(error)}\n"
         f"All was undone: {plan.subject} is as before",
-        hint=getattr(error, "hint", ""),
+        hint=remedy(error),
     )
 
 
 def _stop_and_tell(
     plan: Plan, name: str, error: BaseException, _writer: _Writer, _observer: Observer
 ) -> DeployError:
+    mend = remedy(error) or "Mend the cause."
     return Stopped(
         f"the {plan.operation} stopped at the step `{name}`: {_said(error)}\n"
         "What came before it is done and stays",
-        hint=getattr(error, "hint", "")
-        or f"Mend the cause, then `lava-deploy resume {plan.subject}`.",
+        hint=f"{mend} Then `lava-deploy resume {plan.subject}` completes it.",
     )
 
 

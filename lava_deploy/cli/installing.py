@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lava_deploy import config
-from lava_deploy.errors import DeployError, JobFailed, PreflightFailed, UsageError
+from lava_deploy.errors import DeployError, JobFailed, PreflightFailed, UsageError, remedy
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
@@ -165,9 +165,9 @@ def build(context: Context, request: Request) -> None:
         with context.report.working(f"build LAVA {revision.version}"):
             install.prepare(context.doors, revision, package_adder(context))
             install.prepare_guest(context.doors)
-    except DeployError as error:
+    except (DeployError, OSError) as error:
         fault = f"LAVA {revision.version} could not be built: {error}"
-        raise PreflightFailed([fault], hint=error.hint) from error
+        raise PreflightFailed([fault], hint=remedy(error)) from error
 
 
 def admin_faults(order: Order) -> list[str]:

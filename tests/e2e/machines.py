@@ -4,7 +4,8 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,6 +74,18 @@ UNITS = (
     "command -v systemctl >/dev/null || exit 0; systemctl list-units --all --plain "
     "--type=service,socket,target,timer,path"
 )
+# A bare host has no mount(8). argv: mount|resize|unmount PLACE [MEGABYTES]; 32 is MS_REMOUNT.
+DISK = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+verb, place, *size = sys.argv[1:]
+if verb == "unmount":
+    status = libc.umount2(place.encode(), 0)
+else:
+    options, flags = f"size={size[0]}m,mode=755".encode(), 32 if verb == "resize" else 0
+    status = libc.mount(b"tmpfs", place.encode(), b"tmpfs", flags, options)
+sys.exit(ctypes.get_errno() if status else 0)
+"""
 
 
 class Machine(Protocol):
@@ -191,6 +204,20 @@ def files(machine: Machine) -> dict[str, Entry]:
     """The manifest of what instances could leave on a machine."""
     found = machine.manifest(UNWATCHED)
     return {path: entry for path, entry in found.items() if "/__pycache__" not in path}
+
+
+@contextmanager
+def small_disk(machine: Machine, place: str, megabytes: int) -> Iterator[None]:
+    """Put a real disk of that size over a directory, for a while."""
+    machine.run(["python3", "-c", DISK, "mount", place, str(megabytes)])
+    try:
+        yield
+    finally:
+        machine.run(["python3", "-c", DISK, "unmount", place])
+
+
+def resize_disk(machine: Machine, place: str, megabytes: int) -> None:
+    machine.run(["python3", "-c", DISK, "resize", place, str(megabytes)])
 
 
 def _matching(machine: Machine, command: str | list[str], subject: str) -> list[str]:

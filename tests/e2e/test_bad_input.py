@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.machines import Admin, Machine, files, trace
+from tests.e2e.machines import Admin, Machine, files, small_disk, trace
 from tests.e2e.test_daily import wait_for_answers
 from tests.e2e.test_quickstart import NAME
 from tests.hosts.bed import Bed
@@ -13,16 +13,6 @@ from tests.hosts.manifest import difference
 
 pytestmark = pytest.mark.e2e
 INSTALL = ("install", "-n", "--yes")
-# Hides the instances behind a small disk, and shows them again; a bare host has no mount(8).
-SMALL_DISK = """
-import ctypes, sys
-libc, place = ctypes.CDLL(None, use_errno=True), b"/srv/lava/instances"
-if sys.argv[1] == "mount":
-    status = libc.mount(b"tmpfs", place, b"tmpfs", 0, b"size=100m,mode=755")
-else:
-    status = libc.umount2(place, 0)
-sys.exit(ctypes.get_errno() if status else 0)
-"""
 
 
 @contextmanager
@@ -79,12 +69,8 @@ def test_all_that_is_wrong_is_told_at_once(set_up: Admin) -> None:
 
 
 def test_too_little_room_is_told_with_the_figures(set_up: Admin) -> None:
-    machine = set_up.machine
-    machine.run(["python3", "-c", SMALL_DISK, "mount"])
-    try:
+    with small_disk(set_up.machine, "/srv/lava/instances", 100):
         refused = set_up(*INSTALL, "other", status=4).stderr
-    finally:
-        machine.run(["python3", "-c", SMALL_DISK, "unmount"])
     assert "an instance needs 3 GB of disk, 0.1 GB are free" in refused
 
 

@@ -37,11 +37,23 @@ print("status", run.returncode)
 """
 
 
-def kill(admin: Admin, step: int, seconds: float, *words: str) -> bool:
+def kill(admin: Admin, step: int, seconds: float, verb: str, name: str, *options: str) -> bool:
     """Kill a command some seconds into one of its steps; whether it did not end before."""
-    journal = f"/var/lib/lava-deploy/journals/{NAME}.jsonl"
-    command = ["python3", "-c", KILLER, journal, str(step), str(seconds), *admin.line(*words)]
+    journal = f"/var/lib/lava-deploy/journals/{name}.jsonl"
+    line = admin.line(verb, name, *options)
+    command = ["python3", "-c", KILLER, journal, str(step), str(seconds), *line]
     return "status -9" in admin.machine.run(command).stdout
+
+
+def durations_of_steps(told: str) -> list[float]:
+    """How long each step of a plan took, in seconds, as the command told."""
+    lines = re.findall(r"^\[\d+/\d+\] .* done \(([\d.]+) s\)$", told, re.MULTILINE)
+    return [float(seconds) for seconds in lines]
+
+
+def middle(duration: float) -> float:
+    """When to kill a step; one that took seconds on a busy machine may take one on an idle one."""
+    return min(duration / 2, 0.3) if duration > 0.5 else 0
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +62,7 @@ def durations(machine: Machine) -> list[float]:
     admin = Admin(machine)
     told = admin("install", "-n", "--yes", NAME).stderr
     admin("remove", NAME, "--yes")
-    lines = re.findall(r"^\[\d+/\d+\] .* done \(([\d.]+) s\)$", told, re.MULTILINE)
-    return [float(seconds) for seconds in lines]
+    return durations_of_steps(told)
 
 
 @pytest.fixture(autouse=True)
@@ -83,10 +94,7 @@ def test_a_killed_installation_is_resumed_or_abandoned(
     admin: Admin, clean: dict[str, Entry], durations: list[float], step: int
 ) -> None:
     """On one kind of machine the even steps are resumed, on the next the odd ones."""
-    duration = durations[step - 1]
-    # a step that took seconds on a busy machine may take one on an idle one
-    middle = min(duration / 2, 0.3) if duration > 0.5 else 0
-    assert kill(admin, step, middle, "install", "-n", "--yes", NAME)
+    assert kill(admin, step, middle(durations[step - 1]), "install", NAME, "-n", "--yes")
     busy = admin("install", "-n", "--yes", NAME, status=5)
     assert f"lava-deploy resume {NAME}" in busy.stderr and "abandon" in busy.stderr
     listed = admin.json("list")

@@ -1,13 +1,15 @@
 """A second and a third instance beside the first, and a database on another machine."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
+import yaml
 
 from tests.e2e.machines import Admin, Machine, trace
 from tests.e2e.test_jobs import BOARD_FILES, Jobs, lasting
 from tests.e2e.test_quickstart import NAME
-from tests.hosts.bed import PLAIN, Bed, Host, HostSpec, Images
+from tests.hosts.bed import PLAIN, Bed, Finished, Host, HostSpec, Images
 from tests.hosts.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -25,8 +27,49 @@ runuser -u postgres -- psql -qc "ALTER ROLE postgres PASSWORD '$1'"
 """
 
 
+# What other instances must not see.
+PRIVATE = (
+    *("instance.yaml", "etc/secrets.yaml", "etc/worker-token", "etc/client-token", "etc/devices"),
+    *("etc/admin-password", "var/log", "var/lib/lava-server/media/job-output"),
+    *("var/lib/lava-dispatcher", "run/web.sock"),
+)
+SOCKETS = ("web.sock", "publisher.sock", "events-in.sock", "events-out.sock")
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+
+
+@dataclass(frozen=True)
+class Spy:
+    """The user of one instance, who looks at another."""
+
+    machine: Machine
+    home: str = f"/srv/lava/instances/{OTHERS[0]}"
+    victim: str = f"/srv/lava/instances/{OTHERS[1]}"
+
+    def run(self, command: list[str], **environment: str) -> Finished:
+        user = ["runuser", "-u", f"lava-{OTHERS[0]}", "--"]
+        return self.machine.run([*user, *command], check=False, env=environment)
+
+    def query(self, address: str, role: str, database: str) -> Finished:
+        """Ask a database something, with the spy's own password."""
+        secrets = yaml.safe_load(self.run(["cat", f"{self.home}/etc/secrets.yaml"]).stdout)
+        connection = f"host={address} user={role} dbname={database}"
+        ask = ["psql", "-w", connection, "-XAtc", "SELECT 1"]
+        return self.run(ask, PGPASSWORD=secrets["DATABASE_PASSWORD"])
+
+
+def listening(machine: Machine) -> list[str]:
+    """The addresses and ports on which the machine takes connections."""
+    return sorted(line.split()[3] for line in machine.run(["ss", "-Hltn"]).stdout.splitlines())
+
+
 @pytest.fixture(scope="module")
-def others(machine: Machine) -> Iterator[Admin]:
+def ports(machine: Machine) -> list[str]:
+    """Where the machine listens with one instance."""
+    return listening(machine)
+
+
+@pytest.fixture(scope="module")
+def others(machine: Machine, ports: list[str]) -> Iterator[Admin]:
     """Two more instances, installed at once."""
     admin = Admin(machine)
     running = [
@@ -79,21 +122,53 @@ def test_jobs_of_equal_number_run_at_once_and_keep_their_files_apart(others: Adm
     assert ended == ["Complete", "Complete"]
 
 
-def test_an_instance_cannot_read_anothers_files_sockets_or_database(others: Admin) -> None:
-    machine = others.machine
-    spy = ["runuser", "-u", f"lava-{OTHERS[0]}", "--"]
-    home = f"/srv/lava/instances/{OTHERS[1]}"
-    for path in (
-        "instance.yaml",
-        "etc/secrets.yaml",
-        "var/log",
-        "run/web.sock",
-        "etc/worker-token",
-    ):
-        machine.run(["test", "-e", f"{home}/{path}"])
-        assert machine.run([*spy, "test", "-r", f"{home}/{path}"], check=False).status != 0
-    query = [*spy, "psql", "-d", f"lava-{OTHERS[1]}", "-c", "SELECT 1"]
-    assert machine.run(query, check=False).status != 0
+@pytest.fixture
+def spy(others: Admin) -> Spy:
+    return Spy(others.machine)
+
+
+def test_an_instance_can_read_none_of_anothers_files_but_its_code(spy: Spy) -> None:
+    """Code is LAVA's own, the same for all. The files of running jobs, in the directory that TFTP,
+    NFS and HTTP serve to boards, are open to all by design: boards have no password.
+    """
+    for path in PRIVATE:
+        spy.machine.run(["test", "-e", f"{spy.victim}/{path}"])
+    code = ["-path", f"{spy.victim}/code", "-prune", "-o"]
+    open_to = ["(", "-readable", "-o", "-writable", ")", "-print"]
+    assert spy.run(["find", spy.victim, "-mindepth", "1", *code, *open_to]).stdout == ""
+    for path in ("/srv/lava/supervisor", "/var/log/lava-deploy", "/var/lib/lava-deploy/journals"):
+        writable = spy.run(["find", path, "-type", "f", *open_to])
+        assert writable.stdout == ""
+
+
+def test_an_instance_can_connect_to_no_socket_of_another(spy: Spy) -> None:
+    for name in SOCKETS:
+        own, others_ = (f"{home}/run/{name}" for home in (spy.home, spy.victim))
+        assert spy.run(["python3", "-c", CONNECT, own]).status == 0
+        assert "PermissionError" in spy.run(["python3", "-c", CONNECT, others_]).stderr
+    supervisor = "/srv/lava/supervisor/supervisor.sock"
+    assert spy.run(["python3", "-c", CONNECT, supervisor]).status != 0
+
+
+def test_an_instance_does_not_see_what_another_writes_to_the_journal(spy: Spy) -> None:
+    read = "command -v journalctl >/dev/null || exit 0; journalctl -q --no-pager -o cat -n 5 -u "
+    unit = f"lava-deploy-scheduler@{OTHERS[1]}"
+    has_systemd = spy.machine.run("test -d /run/systemd/system", check=False).status == 0
+    assert bool(spy.machine.run(read + unit).stdout) == has_systemd
+    assert spy.run(["sh", "-c", read + unit]).stdout == ""
+
+
+def test_an_instance_cannot_enter_anothers_database(spy: Spy) -> None:
+    """Neither as itself, nor as the other with its own password; by the socket or by TCP."""
+    own, other = (f"lava-{name}" for name in OTHERS)
+    for address in ("127.0.0.1", "/var/run/postgresql"):
+        assert spy.query(address, own, own).status == 0
+        assert "permission denied for database" in spy.query(address, own, other).stderr
+        assert spy.query(address, other, other).status != 0
+
+
+def test_instances_listen_on_no_port_of_their_own(others: Admin, ports: list[str]) -> None:
+    assert listening(others.machine) == ports
 
 
 def test_no_secret_is_in_an_argument_or_a_log(others: Admin) -> None:

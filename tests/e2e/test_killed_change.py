@@ -1,0 +1,109 @@
+"""kill -9 at each step of a change of instance.yaml, then resume or abandon."""
+
+import http.client
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.machines import Admin, Machine, files
+from tests.e2e.test_daily import process, wait_for_answers
+from tests.e2e.test_killed import durations_of_steps, kill, kind, middle
+from tests.hosts.manifest import Entry, difference
+
+pytestmark = pytest.mark.e2e
+NAME = "changed"
+PLACE = f"/srv/lava/instances/{NAME}"
+STEPS = range(1, 8)
+REVERSIBLE_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something of the settings, something of the route; each number makes another one."""
+
+    number: int
+
+    @property
+    def hostname(self) -> str:
+        return f"{NAME}-{self.number}.localhost"
+
+    @property
+    def processes(self) -> int:
+        return 1 + self.number % 3
+
+    def write(self, machine: Machine) -> None:
+        lines = {"workers": self.processes, "hostname": self.hostname}
+        edits = ";".join(f"s/^  {key}: .*/  {key}: {value}/" for key, value in lines.items())
+        machine.run(["sed", "-i", edits, f"{PLACE}/instance.yaml"])
+
+    def serves(self, machine: Machine) -> bool:
+        """Whether the instance answers by this name, and has as many processes for it."""
+        children = machine.run(["pgrep", "-P", process(machine, NAME, "web")]).stdout.split()
+        return shows_lava(machine, self.hostname) and len(children) == self.processes
+
+
+@dataclass
+class Changing:
+    """An instance, the change that is in force, and what an undisturbed one changes."""
+
+    admin: Admin
+    durations: list[float]
+    paths: set[str]
+    last: Change
+
+
+def shows_lava(machine: Machine, hostname: str) -> bool:
+    """Whether a host name leads to a page of LAVA's, seen from another machine."""
+    connection = http.client.HTTPConnection(machine.address, timeout=60)
+    connection.request("GET", "/", headers={"Host": hostname, "Connection": "close"})
+    return b"LAVA" in connection.getresponse().read()
+
+
+def files_at_rest(machine: Machine) -> dict[str, Entry]:
+    """Without what the processes of the instance write themselves."""
+    restless = (f"{PLACE}/run", f"{PLACE}/var")
+    return {path: entry for path, entry in files(machine).items() if not path.startswith(restless)}
+
+
+@pytest.fixture(scope="module")
+def changing(machine: Machine) -> Iterator[Changing]:
+    admin, first = Admin(machine), Change(len(STEPS) + 1)
+    admin("install", NAME, "-n", "--yes")
+    try:
+        before = files_at_rest(machine)
+        first.write(machine)
+        told = admin("apply", NAME).stderr
+        changed = set(difference(before, files_at_rest(machine)))
+        yield Changing(admin, durations_of_steps(told), changed, first)
+    finally:
+        for words in (["abandon", NAME], ["resume", NAME], ["remove", NAME, "--yes"]):
+            machine.run(admin.line(*words), check=False)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_change_is_resumed_or_abandoned(changing: Changing, step: int) -> None:
+    """On one kind of machine the even steps are abandoned, on the next the odd ones."""
+    admin, former, change = changing.admin, changing.last, Change(step)
+    machine = admin.machine
+    before = files_at_rest(machine)
+    change.write(machine)
+    assert kill(admin, step, middle(changing.durations[step - 1]), "apply", NAME)
+    busy = admin("apply", NAME, status=5)
+    assert f"lava-deploy resume {NAME}" in busy.stderr and "abandon" in busy.stderr
+    if step > REVERSIBLE_STEPS:
+        admin("abandon", NAME, status=5)
+    if step > REVERSIBLE_STEPS or (step + kind(machine)) % 2:
+        admin("resume", NAME)
+        changing.last = change
+        changed = changing.paths
+        assert "already is" in admin("apply", NAME).stderr
+    else:
+        admin("abandon", NAME)
+        changed = {f"{PLACE}/instance.yaml"}
+        assert change.hostname in admin("apply", NAME, "--dry-run").stdout
+    assert set(difference(before, files_at_rest(machine))) == changed
+    wait_for_answers(admin, NAME)
+    assert changing.last.serves(machine)
+    other = former if changing.last == change else change
+    assert not shows_lava(machine, other.hostname)
