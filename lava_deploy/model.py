@@ -356,6 +356,19 @@ class Service:
     socket: str = ""
 
 
+# How lines of logs are written: journald's JSON, what a service says, LAVA's YAML about a job.
+JOURNAL, SAID, JOB = "journal", "said", "job"
+
+
+@dataclass(frozen=True)
+class Log:
+    """Where a component's lines come from: the output of commands, one after the other."""
+
+    component: str
+    form: str
+    commands: tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class ServiceState:
     """How a service fares; `detail` is for people, in the words of what looks after it."""

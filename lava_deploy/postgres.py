@@ -66,6 +66,12 @@ class Postgres:
         """Bytes that a database takes on disk."""
         return int(self._one("SELECT pg_database_size(%s)", name))
 
+    def rows(self, name: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The answer of one database to a query."""
+        with self._connected(name) as server, server.cursor() as cursor:
+            cursor.execute(query, values)
+            return cursor.fetchall()
+
     def make_role(self, role: str, password: str) -> None:
         """Make a role that may log in, or set the password of the one there is.
 
@@ -118,12 +124,12 @@ class Postgres:
             server.cursor().execute(sql.SQL(statement).format(*identifiers))
 
     @contextmanager
-    def _connected(self) -> Iterator[connection]:
+    def _connected(self, name: str = "postgres") -> Iterator[connection]:
         """A session in autocommit, which CREATE DATABASE needs. Raises Unreachable."""
         import psycopg2
 
         try:
-            server = self._log_in()
+            server = self._log_in(name)
         except psycopg2.OperationalError as error:
             raise Unreachable(
                 f"Postgres at {self.address}:{self.port} does not answer: {str(error).strip()}",
@@ -134,7 +140,7 @@ class Postgres:
             server.autocommit = True
             yield server
 
-    def _log_in(self) -> connection:
+    def _log_in(self, name: str) -> connection:
         import psycopg2
 
         if self.host:
@@ -146,7 +152,7 @@ class Postgres:
                 port=self.port,
                 user=self._admin,
                 password=password,
-                dbname="postgres",
+                dbname=name,
                 connect_timeout=SECONDS_TO_CONNECT,
             )
         with _effective_user(self._admin):
@@ -154,7 +160,7 @@ class Postgres:
                 host=SOCKETS,
                 port=self.port,
                 user=self._admin,
-                dbname="postgres",
+                dbname=name,
                 connect_timeout=SECONDS_TO_CONNECT,
             )
 

@@ -5,12 +5,13 @@ import fcntl
 import grp
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ from lava_deploy.errors import NO_SUCH_COMMAND, CommandFailed
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # sh(1): the status of a command that a signal ended is this and the signal's number.
 SIGNALLED = 128
+PIPE_SIZE = 65536
 PASSED_ON = frozenset(
     [
         "http_proxy",
@@ -125,6 +127,33 @@ class System:
                 running.terminate()
                 raise
         return running.returncode
+
+    def lines(
+        self, command: Sequence[str | Path], patience: float | None = None
+    ) -> Generator[str | None]:
+        """The lines of a command's output as they come, and None when none came for some seconds.
+
+        Who has enough closes the iterator, which ends the command. Raises CommandFailed for a
+        status other than 0.
+        """
+        words = [str(word) for word in command]
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            cwd="/",
+            process_group=0,  # Ctrl-C is for whoever reads
+        ) as running:
+            assert running.stdout is not None
+            try:
+                yield from _lines(running.stdout.fileno(), patience)
+            except BaseException:
+                running.terminate()
+                raise
+        if running.returncode:
+            raise CommandFailed(words, running.returncode, "")
 
     def attach(
         self,
@@ -295,6 +324,22 @@ class System:
             raise NotADirectoryError(f"{path} is a link, not a directory")
         if path.exists():
             shutil.rmtree(path)
+
+
+def _lines(pipe: int, patience: float | None) -> Iterator[str | None]:
+    """The lines that come out of a pipe, and None for each time of waiting in vain."""
+    rest = b""
+    while True:
+        if not select.select([pipe], [], [], patience)[0]:
+            yield None
+            continue
+        read = os.read(pipe, PIPE_SIZE)
+        *lines, rest = (rest + read).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+        if not read:
+            break
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _leave_to_command(_signal: int, _frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@
 LAVA's own `lava_server.settings.prod` would read /etc/lava-server, which is another LAVA's.
 """
 
+import logging
 import os
 import sys
 import sysconfig
@@ -14,6 +15,9 @@ from lava_server.settings.common import *
 from lava_server.settings.common import INSTALLED_APPS, update
 
 LAVA_SITE_ETC = Path(os.environ["LAVA_SITE_ETC"])
+
+# Django switches to the zone of TIME_ZONE: without it, nobody can tell which time is meant.
+logging.Formatter.default_time_format = "%Y-%m-%d %H:%M:%S%z"
 
 LOGGING = None
 _files = sorted((LAVA_SITE_ETC / "settings.d").glob("*.yaml"))

@@ -165,29 +165,6 @@ def _control(context: Context, name: str, component: str, verb: str) -> None:
     context.report.note(f"{verb} {what}: done")
 
 
-@click.command()
-@named
-@of_component
-@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until interrupted.")
-@click.option("--lines", "-l", default=50, show_default=True, help="How many lines to begin with.")
-@common
-def logs(
-    context: Context,
-    name: str,
-    component: str,
-    follow: bool,
-    lines: int,
-) -> None:
-    """Show the logs of NAME, or of one COMPONENT of it."""
-    from lava_deploy.operations import control
-
-    context.require_root()
-    instance = context.instance(name)
-    configuration = in_force(context, instance)
-    status = control.logs(context.doors, instance, configuration, component, lines, follow)
-    raise click.exceptions.Exit(status)
-
-
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @named
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -292,4 +269,4 @@ def _tell_status(context: Context, one: dict[str, Any]) -> None:
         line(f"  {what:<11} {size / 1e6:.1f} MB")
 
 
-COMMANDS = (list_, status, show, history, start, stop, restart, logs, manage, smoke)
+COMMANDS = (list_, status, show, history, start, stop, restart, manage, smoke)

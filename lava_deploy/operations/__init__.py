@@ -52,12 +52,13 @@ class Doors:
 
 def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuration) -> None:
     """Wait until the pages answer. Raises Unreachable, with the web server's last words."""
-    from lava_deploy.parts import route, services
+    from lava_deploy.parts import logs, route, services
 
     try:
         route.wait(doors.web, configuration.route)
     except Unreachable as error:
         wanted = services.of(doors.system, instance, configuration, WEB)
-        command = doors.keeper.logs(instance, wanted, LAST_WORDS, follow=False)
-        said = doors.system.run(command, check=False).stdout
+        sources = doors.keeper.logs(doors.system, instance, wanted, lines=LAST_WORDS)
+        lines = logs.read(doors.system, sources, logs.Selection(lines=LAST_WORDS))
+        said = "\n".join(map(str, lines))
         raise Unreachable(f"{error}\nThe web server's log ends so:\n{said}".rstrip()) from error

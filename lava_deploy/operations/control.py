@@ -1,4 +1,4 @@
-"""Starts and stops what an instance runs, shows its logs, and opens its management commands."""
+"""Starts and stops what an instance runs, and opens its management commands."""
 
 from __future__ import annotations
 
@@ -55,21 +55,6 @@ def manage(
     return console.manage(
         doors.system, instance, release.in_use(doors.system, instance), arguments, answers
     )
-
-
-def logs(
-    doors: Doors,
-    instance: Instance,
-    configuration: Configuration,
-    component: str,
-    lines: int,
-    follow: bool,
-) -> int:
-    """Show the last lines of the logs, and go on with new ones if asked to."""
-    _check(configuration, component)
-    wanted = services.of(doors.system, instance, configuration, component)
-    command = doors.keeper.logs(instance, wanted, follow=follow, since="", lines=lines)
-    return doors.system.attach(command)
 
 
 def _check(configuration: Configuration, component: str) -> None:

@@ -25,9 +25,10 @@ from lava_deploy.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from lava_deploy.configuration import Configuration, Limits
-    from lava_deploy.model import Host, Instance, Release, ServiceState
+    from lava_deploy.model import Host, Instance, Log, Release, ServiceState
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
@@ -66,13 +67,14 @@ class Manager(Protocol):
     ) -> dict[Instance, dict[str, ServiceState]]: ...
     def logs(
         self,
+        system: System,
         instance: Instance,
         services: Sequence[Service],
-        lines: int,
         *,
-        follow: bool,
-        since: str = "",
-    ) -> list[str]: ...
+        since: datetime | None = None,
+        lines: int | None = None,
+        follow: bool = False,
+    ) -> list[Log]: ...
 
 
 def of(
@@ -88,6 +90,15 @@ def of(
     }
     wanted = [component] if component else COMPONENTS
     return tuple(_service(instance, slot(system, instance), one) for one in wanted if on[one])
+
+
+def all_of(instance: Instance, component: str = "") -> tuple[Service, ...]:
+    """Every service there can ever have been of an instance, or of one component."""
+    return tuple(
+        _service(instance, slot, one)
+        for one in ([component] if component else COMPONENTS)
+        for slot in (SLOTS if one == WEB else SLOTS[:1])
+    )
 
 
 def named(instance: Instance, names: Sequence[str]) -> tuple[Service, ...]:
@@ -114,10 +125,11 @@ def texts(
         for one in SLOTS
     ]
     commands = {
-        PUBLISHER: _module(release, "lava_site.publisher", *_daemon(instance)),
+        PUBLISHER: _module(release, "lava_site.publisher", *_daemon(instance, "INFO")),
         SCHEDULER: _module(
             release,
-            *("django", "lava-scheduler", *_daemon(instance)),
+            # only so it names the jobs that it starts and cancels
+            *("django", "lava-scheduler", *_daemon(instance, "DEBUG")),
             *("--event-url", f"ipc://{instance.events}"),
         ),
         DISPATCHER: _worker(release, instance, worker),
@@ -253,9 +265,9 @@ def _web(release: Release, instance: Instance) -> list[str]:
     return _module(release, "gunicorn", *gunicorn)
 
 
-def _daemon(instance: Instance) -> list[str]:
+def _daemon(instance: Instance, level: str) -> list[str]:
     """Options of LAVA's daemons: log to standard error, stay the user they are."""
-    return ["--level", "INFO", "--log-file", "-", "--user", instance.user, "--group", instance.user]
+    return ["--level", level, "--log-file", "-", "--user", instance.user, "--group", instance.user]
 
 
 def _module(release: Release, module: str, *options: str) -> list[str]:

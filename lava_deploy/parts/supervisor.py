@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy import templates
 from lava_deploy.configuration import Limits
 from lava_deploy.errors import Unreachable
-from lava_deploy.model import DISPATCHER, HOLDER, PYTHON, Service, ServiceState
+from lava_deploy.model import DISPATCHER, HOLDER, PYTHON, SAID, Log, Service, ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from lava_deploy.model import Host, Instance
     from lava_deploy.system import System
@@ -29,6 +30,8 @@ SECONDS_TO_STOP = 60
 # supervisor.xmlrpc.Faults
 BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED = 10, 60, 70, 90
 DO_NOT_WAIT = False
+# Lines to read beyond those asked for, so that the first has the time it belongs to.
+LONGEST_TRACEBACK = 300
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,41 @@ def states(
 
 
 def logs(
-    instance: Instance, services: Sequence[Service], lines: int, *, follow: bool, since: str = ""
-) -> list[str]:
-    """The command that shows the last lines that services said; files know no times (`since`)."""
-    files = [str(instance.log / f"{service.name}.log") for service in services]
-    return ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), *files]
+    system: System,
+    instance: Instance,
+    services: Sequence[Service],
+    *,
+    since: datetime | None = None,
+    lines: int | None = None,
+    follow: bool = False,
+) -> list[Log]:
+    """Where to read what services said: since then, or the last lines, or all; from now on too.
+
+    Lines since a time are in the files that were written to since; older lines are among them.
+    """
+    later: list[str] = ["-newermt", f"@{since.timestamp():.6f}"] if since else []
+    words = ["find", str(instance.log), "-name", "*.log*", *later, "-printf", "%f\\n"]
+    names = system.run(words, check=False).stdout.split()
+    count = "+1" if lines is None else str(lines + LONGEST_TRACEBACK)
+    found = []
+    for each in services:
+        *rotated, current = _files(instance, each, names)
+        show = ("tail", "--quiet", f"--lines={count}")
+        commands: list[tuple[str, ...]] = [(*show, path) for path in rotated]
+        if follow:
+            commands.append((*show, "--follow=name", "--retry", current))
+        elif Path(current).name in names:
+            commands.append((*show, current))
+        found.append(Log(each.component, SAID, tuple(commands)))
+    return found
+
+
+def _files(instance: Instance, service: Service, names: Sequence[str]) -> list[str]:
+    """The log of a service, the oldest part first; the last is the one that is written to."""
+    current = f"{service.name}.log"
+    numbers = [name.removeprefix(f"{current}.") for name in names if name.startswith(f"{current}.")]
+    rotated = sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
+    return [str(instance.log / name) for name in (*(f"{current}.{n}" for n in rotated), current)]
 
 
 def _state(shown: dict[str, Any] | None) -> ServiceState:

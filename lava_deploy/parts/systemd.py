@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from lava_deploy import templates
 from lava_deploy.configuration import Limits
 from lava_deploy.errors import PreflightFailed
-from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, WEB, ServiceState
+from lava_deploy.model import DISPATCHER, JOURNAL, PUBLISHER, SCHEDULER, WEB, Log, ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from lava_deploy.model import Host, Instance, Service
     from lava_deploy.system import System
@@ -191,14 +192,25 @@ def states(
 
 
 def logs(
-    instance: Instance, services: Sequence[Service], lines: int, *, follow: bool, since: str = ""
-) -> list[str]:
-    """The command that shows what services said; `since` in the words of journalctl(1), or ''."""
-    return [
-        *("journalctl", "--quiet", "--no-pager", "--lines", "all" if since else str(lines)),
-        *(f"--unit={_service(instance, service.name)}" for service in services),
+    system: System,
+    instance: Instance,
+    services: Sequence[Service],
+    *,
+    since: datetime | None = None,
+    lines: int | None = None,
+    follow: bool = False,
+) -> list[Log]:
+    """Where to read what services said: since then, or the last lines, or all; from now on too."""
+    command = [
+        *("journalctl", "--quiet", "--no-pager", "--all", "--output=json"),
+        "--output-fields=MESSAGE,SYSLOG_IDENTIFIER",
+        f"--lines={'all' if lines is None else lines}",
+        *([f"--since=@{since.timestamp():.6f}"] if since else []),
         *(["--follow"] if follow else []),
-        *([f"--since={since}"] if since else []),
+    ]
+    return [
+        Log(each.component, JOURNAL, ((*command, f"--unit={_service(instance, each.name)}"),))
+        for each in services
     ]
 
 
