@@ -6,6 +6,8 @@ import configparser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lava_deploy.errors import CommandFailed
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 CACHE = "uv"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 UV_SETTINGS, PIP_SETTINGS = Path("/etc/uv/uv.toml"), Path("/etc/pip.conf")
+INDEX = (
+    "Packages come from the index that uv or pip is told of, in "
+    f"{UV_SETTINGS} or {PIP_SETTINGS}. It has to answer, and to have what this LAVA asks for, "
+    "unchanged. `lava-deploy revisions` shows other revisions."
+)
 
 
 def run(
@@ -24,13 +31,17 @@ def run(
     stdin: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """Run uv, and return what it says. Raises CommandFailed."""
+    """Run uv, and return what it says. Raises CommandFailed, whose hint is about the index."""
     import uv
 
     # uv's lock files there are open to all, who could keep it waiting
     system.make_directory(cache / CACHE, 0o700)
     told = {**settings(system, cache), **(environment or {})}
-    return system.run([uv.find_uv_bin(), *words], stdin=stdin, environment=told).stdout
+    try:
+        return system.run([uv.find_uv_bin(), *words], stdin=stdin, environment=told).stdout
+    except CommandFailed as failed:
+        failed.hint = failed.hint or INDEX
+        raise
 
 
 def settings(system: System, cache: Path) -> dict[str, str]:
