@@ -6,8 +6,8 @@ from collections.abc import Sequence
 # sh(1): the status of a command that there is not.
 NO_SUCH_COMMAND = 127
 
-# How every program says it: strerror(3). Commands tell nothing but words.
-DISK_FULL = "No space left on device"
+# Commands tell nothing but words: those of strerror(3), and Postgres's of a write that was cut short.
+DISK_FULL = ("No space left on device", "Check free disk space")
 MAKE_ROOM = "A disk is full: `df -h` shows which. Make room on it."
 
 
@@ -67,7 +67,7 @@ class CommandFailed(DeployError):
         said = "".join(f"\n  {line}" for line in output.strip().splitlines()[-12:])
         super().__init__(
             f"`{' '.join(command)}` ended with status {status}{said}",
-            hint=hint or (MAKE_ROOM if DISK_FULL in output else ""),
+            hint=hint or (MAKE_ROOM if any(words in output for words in DISK_FULL) else ""),
         )
 
 
