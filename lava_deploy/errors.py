@@ -6,7 +6,7 @@ from collections.abc import Sequence
 # sh(1): the status of a command that there is not.
 NO_SUCH_COMMAND = 127
 
-# Commands tell nothing but words: those of strerror(3), and Postgres's of a write that was cut short.
+# Commands tell nothing but words: strerror(3)'s, and Postgres's of a write that was cut short.
 DISK_FULL = ("No space left on device", "Check free disk space")
 MAKE_ROOM = "A disk is full: `df -h` shows which. Make room on it."
 

@@ -12,7 +12,7 @@ from lava_deploy.errors import DISK_FULL, MAKE_ROOM, CommandFailed, DeployError,
     "said",
     [
         "cp: error writing 'x': No space left on device\n",
-        "ERROR:  could not extend file: wrote only 4096 of 8192 bytes\nHINT:  Check free disk space.",
+        "ERROR:  wrote only 4096 of 8192 bytes\nHINT:  Check free disk space.",
     ],
 )
 def test_a_full_disk_is_known_from_what_a_command_says(said):
