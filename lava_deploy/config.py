@@ -30,9 +30,9 @@ PASSWORD = re.compile(r"\w+://[^/@]*:[^/@]*@")
 # A size in bytes, as systemd.resource-control(5) takes it.
 SIZE = re.compile(r"([1-9][0-9]{0,8})([MGT])")
 MEGABYTES = {"M": 1, "G": 1024, "T": 1024**2}
-# Measured: an instance at rest takes 350 MB with two web processes; with less it cannot start.
+# Measured: at rest 350 MB and 21 processes and threads, with two web processes; less than this is
+# a mistake, or no instance that could start.
 LEAST_MEMORY = 256
-# Measured: TASKS at rest, of which a running job needs as many again.
 LEAST_TASKS = 64
 MOST_TASKS = 4 * 1024**2  # pid_max of 64-bit kernels
 # Settings that lava-deploy itself has to know; the place where an admin changes them.

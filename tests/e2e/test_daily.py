@@ -33,6 +33,10 @@ def process(machine: Machine, name: str, component: str) -> str:
     return machine.run(["pgrep", "-o", "-f", pattern], check=False).stdout.strip()
 
 
+def has_systemd(machine: Machine) -> bool:
+    return machine.run(["test", "-d", "/run/systemd/system"], check=False).status == 0
+
+
 def answers(admin: Admin, name: str = NAME) -> bool:
     """Whether all of an instance runs and its page answers."""
     line = admin.line("status", name)
@@ -128,6 +132,63 @@ def test_a_changed_instance_yaml_is_shown_then_applied_then_nothing_is_left_to_d
     master = process(admin.machine, NAME, "web")
     assert len(admin.machine.run(["pgrep", "-P", master]).stdout.split()) == 3
     assert "already is" in admin("apply", NAME).stderr
+
+
+def set_limits(machine: Machine, memory: str, tasks: int) -> None:
+    machine.run(
+        [
+            "sed",
+            "-i",
+            f"s/^  memory: .*/  memory: {memory}/; s/^  tasks: .*/  tasks: {tasks}/",
+            YAML,
+        ]
+    )
+
+
+def limits(machine: Machine) -> set[str]:
+    """The limits of the slice that a service runs in: systemd's, and the kernel's.
+
+    The kernel has none where its controllers are in the older hierarchy, as on some test machines.
+    """
+    properties = "systemctl show --value --property"
+    slice_ = machine.run(f"{properties} Slice lava-deploy-scheduler@{NAME}.service").stdout.strip()
+    ours = machine.run(["systemctl", "show", "--property=ControlGroup,MemoryMax,TasksMax", slice_])
+    found = dict(line.split("=", 1) for line in ours.stdout.splitlines())
+    for name, file in (("MemoryMax", "memory.max"), ("TasksMax", "pids.max")):
+        path = f"/sys/fs/cgroup{found['ControlGroup']}/{file}"
+        kernels = machine.run(["cat", path], check=False).stdout.strip()
+        assert kernels.replace("max", "infinity") in ("", found[name])
+    return {f"{name}={found[name]}" for name in ("MemoryMax", "TasksMax")}
+
+
+def test_limits_are_in_force_without_a_restart_and_are_taken_away_again(
+    admin: Admin, machine: Machine
+) -> None:
+    if not has_systemd(machine):
+        return
+    before = [process(machine, NAME, component) for component in COMPONENTS]
+    set_limits(machine, "4G", 2000)
+    assert "+ limits.memory: 4G" in admin("apply", NAME, "--dry-run").stdout
+    assert limits(machine) == {"MemoryMax=infinity", "TasksMax=infinity"}
+    admin("apply", NAME)
+    assert limits(machine) == {f"MemoryMax={4 * 1024**3}", "TasksMax=2000"}
+    set_limits(machine, '""', 0)
+    admin("apply", NAME)
+    assert limits(machine) == {"MemoryMax=infinity", "TasksMax=infinity"}
+    assert [process(machine, NAME, component) for component in COMPONENTS] == before
+
+
+def test_limits_that_nothing_can_keep_are_refused(admin: Admin, machine: Machine) -> None:
+    if has_systemd(machine):
+        return
+    ordered = admin("install", "limited", "-n", "--yes", "--set", "limits.memory=1G", status=4)
+    set_limits(machine, "1G", 0)
+    applied = admin("apply", NAME, status=4)
+    set_limits(machine, '""', 0)
+    for refused in (ordered, applied):
+        assert "limits: only systemd can keep them" in refused.stderr
+    machine.run("! test -e /srv/lava/instances/limited")
+    assert answers(admin)
 
 
 def test_a_fault_in_instance_yaml_is_named_with_its_place_and_nothing_changes(admin: Admin) -> None:

@@ -8,6 +8,11 @@ from tests.hosts.manifest import Entry, difference
 
 pytestmark = pytest.mark.e2e
 NOTHING = {"postgres": [], "processes": [], "units": [], "users": []}
+# Those of instances, and the one above them.
+SLICES = (
+    "command -v systemctl >/dev/null || exit 0; "
+    "systemctl list-units --all --plain --no-legend --type=slice 'lava*'"
+)
 
 
 def test_removed_instances_leave_the_machine_as_after_setup(
@@ -18,6 +23,7 @@ def test_removed_instances_leave_the_machine_as_after_setup(
     after = files(admin.machine)
     assert trace(admin.machine) == NOTHING
     assert [path for path in after if f"lava-{NAME}" in path or f"/{NAME}" in path] == []
+    assert admin.machine.run(SLICES).stdout == ""
     if only_set_up is not None:
         assert difference(only_set_up, after) == {}
 
