@@ -10,7 +10,7 @@ import click
 from lava_deploy import __version__
 from lava_deploy.cli import host, instances, logs, running
 from lava_deploy.cli.context import Context
-from lava_deploy.errors import DeployError
+from lava_deploy.errors import CommandFailed, DeployError, remedy
 
 BUG, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -64,6 +64,9 @@ def main() -> None:
         status = error.exit_status
     except Exception as bug:
         context.report.trace(bug)
+        if remedy(bug):  # a full disk, which is nobody's bug
+            context.report.error(str(bug), remedy(bug))
+            sys.exit(CommandFailed.exit_status)
         context.report.error(
             f"a bug in lava-deploy: {type(bug).__name__}: {bug}",
             "Please report it with the log's last lines.",
