@@ -10,7 +10,7 @@ processes of an instance and of its Postgres backends, three instances side by s
 import sys
 
 import measuring
-from measuring import RUNS, Admin
+from measuring import Admin
 
 NAMES = ("demo", "two", "three")
 INSTANCES = "/srv/lava/instances"
@@ -31,10 +31,13 @@ def main(suite: str = "bookworm") -> None:
 def measure(admin: Admin) -> None:
     """Measure on a host with these instances."""
     show_disk(admin, NAMES[-1])
-    readings = [measuring.inside(admin, "memory", *NAMES) for _ in range(RUNS)]
-    for whose, title in (("two", "memory of an instance at rest"), ("ours", "memory of ours")):
-        median = measuring.shown(title, [one[whose] / MEBIBYTE for one in readings], "MiB")
-    measuring.aim("of ours", median, "MiB", 40)
+    sizes = {
+        whose: size / MEBIBYTE for whose, size in measuring.inside(admin, "memory", *NAMES).items()
+    }
+    measuring.shown("memory of an instance at rest", [sizes[name] for name in NAMES], "MiB")
+    for ours in ("supervisor", "holders"):
+        measuring.shown(f"memory: {ours}, {len(NAMES)} instances", [sizes[ours]], "MiB")
+    measuring.aim("memory of ours", sizes["supervisor"] + sizes["holders"], "MiB", 40)
 
 
 def show_disk(admin: Admin, name: str) -> None:
@@ -44,14 +47,12 @@ def show_disk(admin: Admin, name: str) -> None:
         admin, "disk", *former, f"{INSTANCES}/{name}/code", f"{INSTANCES}/{name}"
     )
     [listed] = admin.json("status", name, "--sizes")["instances"]
-    parts = {
-        "directories of its code": sizes[-2],
-        "database": listed["sizes"]["database"],
-        "all else": sizes[-1],
-    }
-    for title, size in parts.items():
-        measuring.shown(f"disk: {title}", [size / MEGABYTE], "MB")
-    measuring.aim("disk of a further instance", sum(parts.values()) / MEGABYTE, "MB", 20)
+    code, rest = (size / MEGABYTE for size in sizes[-2:])
+    measuring.shown("disk: directories of its code", [code], "MB")
+    measuring.shown("disk: all other files", [rest], "MB")
+    measuring.aim("disk of a further instance, its files", code + rest, "MB", 20)
+    database = listed["sizes"]["database"] / MEGABYTE
+    measuring.shown("disk: its database, still empty", [database], "MB")
 
 
 if __name__ == "__main__":

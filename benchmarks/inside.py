@@ -5,6 +5,11 @@ inside.py page HOSTNAME COMMAND...       seconds until a page answers, and until
 inside.py times ROUNDS <COMMANDS         seconds of each command of a JSON list, in turns
 inside.py disk FROM... PATH...           bytes of each path that none before it has
 inside.py memory NAME...                 bytes of each instance's processes, then of lava-deploy's
+
+With the Python of lava-deploy's virtualenv, as they use its code:
+
+inside.py repository DIRECTORY           the path of a git repository of LAVA's
+inside.py build SOURCE CACHE [PLACE]     seconds of fetching and building the newest release
 """
 
 import http.client
@@ -20,6 +25,8 @@ BLOCK = 4096
 BETWEEN_QUESTIONS = 0.05
 # A page with rows of the database in it; no other site of the host has it.
 PAGE = "/scheduler/"
+# What lava-deploy itself keeps running on hosts without systemd.
+SUPERVISOR, HOLDERS = "supervisor", "holders"
 
 
 def page(hostname: str, *command: str) -> dict[str, float]:
@@ -58,7 +65,7 @@ def disk(*paths: str) -> list[int]:
 
 def memory(*names: str) -> dict[str, int]:
     """The proportional set sizes: of what processes share, each has its part."""
-    found = {**dict.fromkeys(names, 0), "ours": 0}
+    found = dict.fromkeys((*names, SUPERVISOR, HOLDERS), 0)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_text().replace("\0", " ")
@@ -70,6 +77,41 @@ def memory(*names: str) -> dict[str, int]:
         if whose := _whose(words, owner, names):
             found[whose] += size * 1024
     return found
+
+
+def repository(directory: str) -> str:
+    """The repository that the tests take, too."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from tests.contract import upstream
+
+    Path(directory).mkdir()
+    return str(upstream.obtain(Path(directory)))
+
+
+def build(source: str, cache: str, place: str = "") -> dict[str, float | str]:
+    """Build a release in a cache of its own, as `install` does before its plan begins."""
+    from lava_deploy import sources
+    from lava_deploy.model import Wanted
+    from lava_deploy.parts import release
+    from lava_deploy.system import System
+
+    system, to, begun = System(), Path(cache), time.monotonic()
+    revision = sources.find(system, to, Wanted("latest", source, place), _quiet)
+    code = sources.fetch(system, to, revision, _quiet)
+    fetched = time.monotonic()
+    built = release.build(system, to, code, _quiet)
+    ended = time.monotonic()
+    lock = built.path / release.LOCK
+    return {
+        "fetch": fetched - begun,
+        "build": ended - fetched,
+        "version": built.version,
+        "lock": str(lock),
+    }
+
+
+def _quiet(_: str) -> None:
+    """Say nothing of the progress."""
 
 
 def _status(hostname: str) -> int:
@@ -96,9 +138,11 @@ def _size(path: Path, seen: set[tuple[int, int]]) -> int:
 
 
 def _whose(words: str, owner: str, names: tuple[str, ...]) -> str:
-    """The instance that a process belongs to, "ours" for what lava-deploy itself keeps running."""
-    if "/srv/lava/supervisor/" in words or "sockets.py hold" in words:
-        return "ours"
+    """The instance that a process belongs to, or which of lava-deploy's own it is."""
+    if "/srv/lava/supervisor/" in words:
+        return SUPERVISOR
+    if "sockets.py hold" in words:
+        return HOLDERS
     for name in names:
         backend = words.startswith("postgres:") and f" lava-{name} " in words
         if owner == f"lava-{name}" or backend or f"/srv/lava/instances/{name}/" in words:
@@ -108,6 +152,5 @@ def _whose(words: str, owner: str, names: tuple[str, ...]) -> str:
 
 if __name__ == "__main__":
     verb, *words = sys.argv[1:]
-    json.dump(
-        {"page": page, "times": times, "disk": disk, "memory": memory}[verb](*words), sys.stdout
-    )
+    verbs = (page, times, disk, memory, repository, build)
+    json.dump({one.__name__: one for one in verbs}[verb](*words), sys.stdout)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.e2e.machines import CLONE, Admin, copy_repository
+from tests.e2e.machines import CLONE, ROOT, Admin, copy_repository
 from tests.hosts.bed import Bed, HostSpec, Images
 
 INSIDE = f"{CLONE}/benchmarks/inside.py"
 PLAIN_WAY = f"{CLONE}/benchmarks/plain_way.sh"
 RUNS = 3
+__all__ = ["CLONE", "INSIDE", "PLAIN_WAY", "ROOT", "RUNS", "Admin"]
 
 
 @contextmanager
@@ -30,9 +31,9 @@ def bare_host(suite: str = "bookworm", init: str = "plain") -> Iterator[Admin]:
         yield Admin(host)
 
 
-def inside(admin: Admin, *words: str, input: str = "") -> Any:
+def inside(admin: Admin, *words: str, input: str = "", python: str = "python3") -> Any:
     """What inside.py measures in the host."""
-    return json.loads(admin.machine.run(["python3", INSIDE, *words], input=input).stdout)
+    return json.loads(admin.machine.run([python, INSIDE, *words], input=input).stdout)
 
 
 def shown(what: str, runs: Sequence[float], unit: str = "s") -> float:
