@@ -25,7 +25,7 @@ PACKAGES = {
 KEYRING = "debian-archive-keyring"
 LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-# Half of it is the hosts' disk, of which a long life takes 5 GB, and an installation asks for 3 more.
+# Half of it is the disk of a bed: a long life takes 5 GB, and an installation asks for 3 more.
 MEMORY_WORTH_USING = 16 << 30
 # apt's settings for a mirror frozen in time; hosts of such a machine need them as well.
 FROZEN_MIRROR_SETTINGS = ("Acquire::Check-Valid-Until", "Acquire::Check-Date")
