@@ -78,6 +78,7 @@ def test(context, here=False):
 
 
 @task
-def bench(context):
-    """Print the time line of quickstart on a bare host."""
-    context.run(f"{sys.executable} benchmarks/quickstart.py", in_stream=False)
+def bench(context, only=""):
+    """Measure in throw-away hosts, one after the other; --only NAME for one of benchmarks/."""
+    for name in [only] if only else BENCHMARKS:
+        context.run(f"{sys.executable} benchmarks/{name}.py", in_stream=False)
