@@ -107,6 +107,13 @@ def _write(system: System, files: Mapping[Path, str]) -> bool:
     return bool(changed)
 
 
+def _remove(system: System, path: Path) -> None:
+    """Remove a file, and what a run that was killed as it wrote it left beside it."""
+    for name in system.names(path.parent):
+        if name == path.name or name.startswith(f".{path.name}."):
+            system.remove(path.parent / name)
+
+
 def unprepare(system: System, host: Host) -> None:
     """Remove the unit files, if no instance needs them any more."""
     if not _instances(system):
@@ -140,7 +147,7 @@ def remove(system: System, web: Web, instance: Instance) -> None:
         system.run(["systemctl", "reset-failed", *units], check=False)
     system.run(["systemctl", "stop", _slice(instance)])
     for path in slice_texts(instance, Limits()):
-        system.remove(path)
+        _remove(system, path)
         if path.parent != UNITS:
             system.remove_directory(path.parent)
     unprepare(system, instance.host)
