@@ -45,7 +45,7 @@ def texts(host: Host) -> dict[Path, str]:
     }
     for socket, service in SOCKETS.items():
         units[f"lava-deploy-{socket}@.socket"] = templates.render(
-            "systemd/socket.j2", instances=instances, socket=socket, service=service
+            "systemd/socket.j2", instances=instances, socket=socket, service=service, slice=SLICE
         )
     for name, seconds in SECONDS_TO_STOP.items():
         component = name.split("-")[0]
