@@ -208,12 +208,15 @@ def _words(message: Any) -> str:
 
 
 def _parted(text: str) -> tuple[datetime | None, str]:
-    """The time that a line begins with, if it does, and the rest; without zone it is local time."""
+    """The time that a line begins with, if it does, and the rest.
+
+    Without a zone it is UTC: lava_dispatcher/worker.py, Formatter.converter.
+    """
     found = OWN_TIME.match(text)
     if not found:
         return None, text
-    stamp = "".join(found[part] or "" for part in ("time", "fraction", "zone"))
-    return datetime.fromisoformat(stamp).astimezone(), (found["level"] or "") + text[found.end() :]
+    stamp = f"{found['time']}{found['fraction'] or ''}{found['zone'] or 'Z'}"
+    return datetime.fromisoformat(stamp), (found["level"] or "") + text[found.end() :]
 
 
 FORMS = {JOURNAL: _of_journal, SAID: _of_service, JOB: _of_job}

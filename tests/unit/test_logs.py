@@ -43,7 +43,7 @@ def log(component: str, form: str = SAID) -> Log:
 
 
 def at(clock: str) -> datetime:
-    return datetime.fromisoformat(f"2026-11-25 {clock}").astimezone()
+    return datetime.fromisoformat(f"2026-11-25 {clock}Z")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("2026-11-25 10:00:00,123    INFO done", "10:00:00 web        INFO done"),
+        ("2026-11-25 10:00:00,123    INFO done", "11:00:00 web        INFO done"),
         ("2026-11-25 10:00:00+0000,123   DEBUG - qemu", "11:00:00 web        DEBUG - qemu"),
         (
             "[2026-11-25 10:00:00 +0000] [7] [INFO] Booting",
@@ -130,10 +130,10 @@ def test_only_the_last_lines_since_a_time_are_shown() -> None:
 
 def test_the_lines_of_a_job_are_those_that_name_it_and_its_own() -> None:
     dispatcher = [
-        "2026-11-25 11:00:00,0    INFO [12] Starting job",
-        "2026-11-25 11:00:01,0   ERROR [2] Unable",
+        "2026-11-25 10:00:00,0    INFO [12] Starting job",
+        "2026-11-25 10:00:01,0   ERROR [2] Unable",
         "Traceback:",
-        "2026-11-25 11:00:03,0    INFO [1] done",
+        "2026-11-25 10:00:03,0    INFO [1] done",
     ]
     web = [
         "[2026-11-25 10:00:00 +0000] [2] [INFO] Booting worker with pid: 2",
