@@ -234,23 +234,28 @@ def states(
 
 def end_jobs(system: System, instance: Instance) -> None:
     """End the jobs of this instance's worker, as LAVA cancels one, and remove their files."""
-    inside = f"--output-dir={instance.worker_directory}/"
     for process in system.names(PROCESSES):
-        if process.isdigit() and inside in _command_line(system, process):
+        if process.isdigit() and _is_job(system, instance, process):
             system.run(["kill", process], check=False)
             if not system.has_ended(int(process), SECONDS_TO_CANCEL):
-                # lava-run leads a process group of its own: lava_dispatcher/worker.py, start_job
                 system.run(["kill", "-KILL", "--", f"-{process}"], check=False)
     for name in system.names(JOB_FILES):
         if name.removeprefix(instance.job_prefix).isdigit():
             system.remove_tree(JOB_FILES / name)
 
 
-def _command_line(system: System, process: str) -> str:
+def _is_job(system: System, instance: Instance, process: str) -> bool:
+    """Whether a process, once all services are stopped, is a lava-run of this instance.
+
+    Its arguments do not tell, as it renames itself; it has loaded the instance's code, and leads a
+    process group of its own: lava_dispatcher/worker.py, start_job.
+    """
     try:
-        return system.read(PROCESSES / process / "cmdline").replace("\0", " ")
-    except OSError:  # it has ended meanwhile
-        return ""
+        group = system.read(PROCESSES / process / "stat").rpartition(")")[2].split()[2]
+        loaded = system.read(PROCESSES / process / "maps") if group == process else ""
+    except (OSError, UnicodeError):  # it has ended meanwhile, or has a name that LAVA gives nothing
+        return False
+    return f" {instance.releases}/" in loaded
 
 
 def _service(instance: Instance, slot: str, component: str) -> Service:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 import yaml
 
-from tests.e2e.machines import CLONE, Admin, Machine
+from tests.e2e.machines import CLONE, Admin, Machine, trace
 from tests.e2e.test_quickstart import NAME
 from tests.hosts.waiting import until
 
@@ -95,6 +95,21 @@ def test_a_running_jobs_file_is_fetched_by_tftp(jobs: Jobs) -> None:
     assert jobs.machine.run("sha256sum </tmp/fetched").stdout.split()[0] == kernel
     jobs.cancel(number)
     jobs.wait(number, "Finished")
+
+
+def test_an_instance_that_is_removed_takes_its_running_jobs_along(jobs: Jobs) -> None:
+    machine, admin = jobs.machine, Admin(jobs.machine)
+    admin("install", "busy", "-n", "--yes")
+    number = Jobs(admin, "busy").submit(lasting(jobs.smoke_definition(), LIMIT))
+    guest = ["pgrep", "-f", f"qemu-system.*{BOARD_FILES}/busy-{number}/"]
+    until(
+        lambda: machine.run(guest, check=False).stdout,
+        LIMIT,
+        lambda: TimeoutError("the job starts no guest"),
+    )
+    admin("remove", "busy", "--yes")
+    assert machine.run(guest, check=False).stdout == ""
+    assert not any(trace(machine, "busy").values())
 
 
 def tftp_get(address: str, name: str) -> bytes:
