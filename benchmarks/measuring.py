@@ -1,6 +1,7 @@
 """What the benchmarks share: a host to measure on, and how figures are shown."""
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,8 @@ def bare_host(suite: str = "bookworm", init: str = "plain") -> Iterator[Admin]:
     with Bed(images, share_downloads=True, share={"/root/.cache": downloads}) as bed:
         [host] = bed.up([HostSpec("bench", suite, init)])
         copy_repository(host)
-        print(f"# a host of Debian's {suite}, with {init} as its init")
+        conditions = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        print(f"# a host of Debian's {suite}, {init} as its init, {conditions}", flush=True)
         yield Admin(host)
 
 
