@@ -116,6 +116,65 @@ def test_logs_are_of_a_component_or_of_all_and_can_be_followed(admin: Admin) -> 
         followed.stdout.read()
 
 
+def test_logs_since_a_time_have_what_was_said_since(admin: Admin) -> None:
+    admin("restart", NAME, "scheduler")
+    wait_for_answers(admin)
+    said = admin("logs", NAME, "--since", "1m").stdout
+    assert " scheduler  INFO [INIT] Starting lava-scheduler" in said
+    times = [line[:19] for line in said.splitlines()]
+    assert times == sorted(times)
+    assert admin("logs", NAME, "--since", "2199-01-01").stdout == ""
+    assert "2026-11-25 14:00" in admin("logs", NAME, "--since", "soon", status=2).stderr
+
+
+def test_logs_of_a_job_are_of_the_scheduler_the_dispatcher_and_its_own(admin: Admin) -> None:
+    said = admin("logs", NAME, "--job", "1").stdout
+    components = [line[20:].split()[0] for line in said.splitlines()]
+    assert {"scheduler", "dispatcher", "job"} <= set(components)
+    assert "[1] Starting job" in said and "Linux version" in said
+    assert admin("logs", NAME, "--job", "1", "--follow").stdout == said
+    only = admin("logs", NAME, "dispatcher", "--job", "1").stdout.splitlines()
+    assert {line[20:].split()[0] for line in only} == {"dispatcher"}
+    assert "has no job 987654" in admin("logs", NAME, "--job", "987654", status=2).stderr
+
+
+def test_the_log_of_a_job_is_read_when_it_is_compressed(admin: Admin) -> None:
+    """As LAVA's `jobs compress` leaves it."""
+    before = admin("logs", NAME, "--job", "1").stdout
+    log = f"/srv/lava/instances/{NAME}/var/lib/lava-server/media/job-output/*/*/*/1/output.yaml"
+    admin.machine.run(f"xz {log}")
+    assert admin("logs", NAME, "--job", "1").stdout == before
+    admin.machine.run(f"xz --decompress {log}.xz")
+
+
+def test_a_rotated_log_is_still_read_and_followed(admin: Admin) -> None:
+    """The journal rotates by itself; files do when more than 10 MB were said."""
+    machine = admin.machine
+    log = f"/srv/lava/instances/{NAME}/var/log/scheduler.log"
+    if machine.run(["test", "-e", log], check=False).status != 0:
+        return
+    says = f">/proc/{process(machine, NAME, 'scheduler')}/fd/2"
+    now = "$(date -u +'%Y-%m-%d %H:%M:%S,000') INFO"
+    follow = admin.line("logs", NAME, "scheduler", "-f", "--lines", "1")
+    with machine.popen(["timeout", str(LIMIT), *follow]) as followed:
+        assert followed.stdout.readline()
+        machine.run(f'echo "{now} before" {says}')
+        machine.run(f"yes $(printf %01000d 0) | head -c 11000000 {says}")
+        until(
+            lambda: machine.run(["test", "-e", f"{log}.1"], check=False).status == 0,
+            LIMIT,
+            lambda: TimeoutError(f"{log} is not rotated"),
+        )
+        machine.run(f'echo "{now} after" {says}')
+        lines = iter(followed.stdout.readline, "")
+        assert any(line.endswith("INFO before\n") for line in lines)
+        assert any(line.endswith("INFO after\n") for line in lines)
+        machine.run(["pkill", "-f", f"lava-deploy logs {NAME} scheduler -f"])
+        followed.stdout.read()
+    said = admin("logs", NAME, "scheduler", "--since", "5m").stdout
+    assert "INFO before\n" in said and "INFO after\n" in said
+
+
 def test_a_management_command_gets_the_input_and_gives_its_status(admin: Admin) -> None:
     assert "42" in admin("manage", NAME, "shell", input="print(6 * 7)").stdout
     admin("manage", NAME, "no-such-command", status=1)
