@@ -9,6 +9,7 @@ from collections import deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.model import JOB, JOURNAL, SAID, Log
@@ -97,7 +98,8 @@ def of_job(system: System, found: Job, *, follow: bool) -> Log:
 def read(system: System, logs: Sequence[Log], wanted: Selection) -> Iterator[Line]:
     """The lines there are, in the order of time."""
     with ExitStack() as stack:
-        yield from _merged([_opened(stack, system, log, wanted, None) for log in logs], wanted)
+        streams = [_opened(stack, system, log, wanted, None) for log in logs]
+        yield from _last(heapq.merge(*map(_at_hand, streams), key=_time), wanted)
 
 
 def follow(
@@ -106,11 +108,11 @@ def follow(
     """The lines there are, then those that come, until nothing more is to be expected."""
     with ExitStack() as stack:
         streams = [_opened(stack, system, log, wanted, PATIENCE) for log in logs]
-        yield from _merged(streams, wanted)
+        yield from _last(heapq.merge(*map(_said_by_now, streams), key=_time), wanted)
         over = False
         while not over:
             over = is_over()  # what was said by then is shown yet
-            yield from sorted(_at_hand(streams), key=_time)
+            yield from sorted(chain.from_iterable(map(_said_by_now, streams)), key=_time)
 
 
 def _opened(
@@ -148,22 +150,25 @@ def _lines(system: System, log: Log, patience: float | None) -> Generator[Line |
                     yield before
 
 
-def _merged(streams: Sequence[Iterator[Line | None]], wanted: Selection) -> Iterable[Line]:
-    """The lines at hand, in the order of time."""
-    merged = heapq.merge(*map(_until_none, streams), key=_time)
-    return merged if wanted.lines is None else deque(merged, maxlen=wanted.lines)
+def _last(lines: Iterable[Line], wanted: Selection) -> Iterable[Line]:
+    return lines if wanted.lines is None else deque(lines, maxlen=wanted.lines)
 
 
-def _at_hand(streams: Sequence[Iterator[Line | None]]) -> Iterator[Line]:
-    for stream in streams:
-        yield from _until_none(stream)
-
-
-def _until_none(stream: Iterator[Line | None]) -> Iterator[Line]:
+def _at_hand(stream: Iterator[Line | None]) -> Iterator[Line]:
+    """The lines of a log until it pauses or ends."""
     for line in stream:
         if line is None:
             break
         yield line
+
+
+def _said_by_now(stream: Iterator[Line | None]) -> Iterator[Line]:
+    """The same, but one that never pauses must not keep back the others."""
+    now = datetime.now(UTC)
+    for line in _at_hand(stream):
+        yield line
+        if line.time > now:
+            break
 
 
 def _time(line: Line) -> datetime:
@@ -216,7 +221,10 @@ def _parted(text: str) -> tuple[datetime | None, str]:
     if not found:
         return None, text
     stamp = f"{found['time']}{found['fraction'] or ''}{found['zone'] or 'Z'}"
-    return datetime.fromisoformat(stamp), (found["level"] or "") + text[found.end() :]
+    try:
+        return datetime.fromisoformat(stamp), (found["level"] or "") + text[found.end() :]
+    except ValueError:  # it only looks like one
+        return None, text
 
 
 FORMS = {JOURNAL: _of_journal, SAID: _of_service, JOB: _of_job}

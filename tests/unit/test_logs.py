@@ -1,8 +1,9 @@
 """Logs: the times that can be asked for, the lines of services and jobs, and their order."""
 
+import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,7 +32,7 @@ def _in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Written:
     """A system whose commands write these lines; None is a while without any."""
 
-    def __init__(self, **outputs: Sequence[str | None]) -> None:
+    def __init__(self, **outputs: Iterable[str | None]) -> None:
         self.outputs = outputs
 
     def lines(self, command: Sequence[str], patience: float | None = None) -> Iterator[str | None]:
@@ -179,8 +180,8 @@ def test_the_journal_tells_times_itself_and_bytes_where_there_is_no_text() -> No
 
 
 def test_following_shows_what_is_there_then_what_comes_until_all_is_over() -> None:
-    web = ["2026-11-25 10:00:01,0 INFO a", "2026-11-25 10:00:03,0 INFO c", None]
-    scheduler = ["2026-11-25 10:00:02,0 INFO b", None, "2026-11-25 10:00:04,0 INFO d", None]
+    web = ["2020-11-25 10:00:01,0 INFO a", "2020-11-25 10:00:03,0 INFO c", None]
+    scheduler = ["2020-11-25 10:00:02,0 INFO b", None, "2020-11-25 10:00:04,0 INFO d", None]
     rounds = iter([False, True])
     read = logs.follow(
         Written(web=web, scheduler=scheduler),
@@ -189,6 +190,21 @@ def test_following_shows_what_is_there_then_what_comes_until_all_is_over() -> No
         lambda: next(rounds),
     )
     assert [line.text for line in read] == ["INFO b", "INFO c", "INFO d"]
+
+
+def test_a_component_that_never_pauses_does_not_keep_back_the_others() -> None:
+    web = itertools.repeat("2199-11-25 10:00:01,0 INFO again")
+    scheduler = ["2020-11-25 10:00:02,0 INFO b", None, "2020-11-25 10:00:04,0 INFO d", None]
+    system = Written(web=web, scheduler=scheduler)
+    rounds = iter([True])
+    read = logs.follow(system, [log("web"), log("scheduler")], Selection(), lambda: next(rounds))
+    assert [line.text for line in read] == ["INFO b", "INFO again", "INFO d", "INFO again"]
+
+
+def test_what_only_looks_like_a_time_is_text() -> None:
+    [line] = logs.read(Written(web=["2026-13-25 10:00:00 x"]), [log("web")], Selection())
+    assert (line.text, line.begins) == ("2026-13-25 10:00:00 x", False)
+    assert str(line).startswith(" " * 20 + "web ")
 
 
 def test_rotated_files_come_first_the_oldest_of_all_foremost() -> None:
