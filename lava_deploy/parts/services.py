@@ -128,7 +128,7 @@ def texts(
         PUBLISHER: _module(release, "lava_site.publisher", *_daemon(instance, "INFO")),
         SCHEDULER: _module(
             release,
-            # only so it names the jobs that it starts and cancels
+            # at INFO it does not name the jobs that it starts and cancels
             *("django", "lava-scheduler", *_daemon(instance, "DEBUG")),
             *("--event-url", f"ipc://{instance.events}"),
         ),
