@@ -194,8 +194,10 @@ class _Making:
                 lambda: database.remove(self.server, instance),
             ),
             Step("write the settings", self.write_settings),
-            Step("fill the database", self.fill_database),
+            Step("make the tables", self.make_tables),
             Step("start the services", self.start_services, self.remove_services),
+            # while they load LAVA
+            Step("make the accounts and the device", self.make_accounts),
             Step("open the route", self.open_route, self.close_route),
             Step("register the instance", self.register, self.unregister),
         )
@@ -221,19 +223,10 @@ class _Making:
     def write_settings(self) -> None:
         server = database.located(self.system, self.configuration.database)
         settings.make(self.system, self.instance, self.configuration, server)
-
-    def fill_database(self) -> None:
-        """Tables, then accounts, worker and device in one process of LAVA's."""
-        self.make_tables()
-        actions = self.accounts()
         if self.configuration.components.dispatcher:
-            token = tokens.make(self.system, self.instance.worker_token)
-            name = self.request.worker
-            worker.make(self.system, self.instance, name)
+            tokens.make(self.system, self.instance.worker_token)
+            worker.make(self.system, self.instance, self.request.worker)
             device.make(self.system, self.instance, guest.make(self.system, self.doors.host))
-            actions += worker.registration(name, token) + device.registration(name)
-        built = release.of(self.system, self.instance, self.label)
-        console.ask(self.system, self.instance, built, actions)
 
     def make_tables(self) -> None:
         """Load the tables of this release if they are kept, else migrate and keep them."""
@@ -248,6 +241,16 @@ class _Making:
         new = release.of(self.system, self.instance, self.label)
         console.ask(self.system, self.instance, new, actions)
         schema.keep(self.system, self.instance, server, password, dump)
+
+    def make_accounts(self) -> None:
+        """Accounts, worker and device, in one process of LAVA's."""
+        actions = self.accounts()
+        if self.configuration.components.dispatcher:
+            token = tokens.read(self.system, self.instance.worker_token)
+            actions += worker.registration(self.request.worker, token)
+            actions += device.registration(self.request.worker)
+        built = release.of(self.system, self.instance, self.label)
+        console.ask(self.system, self.instance, built, actions)
 
     def accounts(self) -> list[dict[str, Any]]:
         """The first admin, the user of smoke jobs, and the name in the links of mails."""
