@@ -12,3 +12,4 @@ class LavaSite(AppConfig):
         from lava_site import files
 
         files.keep_below_the_instance()
+        files.leave_to_who_writes_them()
