@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from lava_deploy.configuration import Database
     from lava_deploy.model import Host, Instance
     from lava_deploy.operations import Doors
+    from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres
     from lava_deploy.steps import Journal, Plan
+    from lava_deploy.web import Web
 
 LOG = "lava-deploy.log"
 
@@ -53,19 +55,21 @@ class Context:
     @cached_property
     def doors(self) -> Doors:
         from lava_deploy.operations import Doors
-        from lava_deploy.playbook import Playbook
         from lava_deploy.system import System
-        from lava_deploy.web import Web
 
-        system = System(self.environment)
         return Doors(
             host=self.host,
-            system=system,
+            system=System(self.environment),
             postgres=_postgres,
-            playbook=Playbook(self.environment),
-            web=Web(),
+            open_playbook=self._playbook,
+            open_web=_web,
             report=self.report,
         )
+
+    def _playbook(self) -> Playbook:
+        from lava_deploy.playbook import Playbook
+
+        return Playbook(self.environment)
 
     @property
     def stamp(self) -> str:
@@ -173,6 +177,12 @@ def _postgres(server: Database) -> Postgres:
     from lava_deploy.postgres import Postgres
 
     return Postgres(server.host, server.port, server.admin, server.admin_password_file)
+
+
+def _web() -> Web:
+    from lava_deploy.web import Web
+
+    return Web()
 
 
 def told(journal: Journal) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lava_deploy.errors import Unreachable
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
     from lava_deploy.configuration import Configuration, Database
     from lava_deploy.model import Host, Instance
-    from lava_deploy.parts.services import Manager
+    from lava_deploy.parts.services import Keeper
+    from lava_deploy.parts.supervisor import Supervisord
     from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres
     from lava_deploy.report import Report
@@ -29,25 +31,40 @@ LAST_WORDS = 12
 
 @dataclass(frozen=True)
 class Doors:
-    """The ways to the outside that operations hand to parts, and the host they lead to."""
+    """The ways to the outside that operations hand to parts, and the host they lead to.
+
+    Those that take long to load are opened when first used: who only looks needs few.
+    """
 
     host: Host
     system: System
     postgres: Callable[[Database], Postgres]
-    playbook: Playbook
-    web: Web
+    open_playbook: Callable[[], Playbook]
+    open_web: Callable[[], Web]
     report: Report
 
+    @cached_property
+    def playbook(self) -> Playbook:
+        return self.open_playbook()
+
+    @cached_property
+    def web(self) -> Web:
+        return self.open_web()
+
     @property
-    def keeper(self) -> Manager:
+    def keeper(self) -> Keeper:
         """What keeps services running here: systemd where it is process 1, else the supervisor."""
         if self.system.exists(SYSTEMD):
-            from lava_deploy.parts import systemd
+            from lava_deploy.parts.systemd import Systemd
 
-            return systemd
-        from lava_deploy.parts import supervisor
+            return Systemd(self.system, self.host)
+        return self.supervisord
 
-        return supervisor
+    @property
+    def supervisord(self) -> Supervisord:
+        from lava_deploy.parts.supervisor import Supervisord
+
+        return Supervisord(self.system, self.web, self.host)
 
 
 def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuration) -> None:
@@ -58,7 +75,7 @@ def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuratio
         route.wait(doors.web, configuration.route)
     except Unreachable as error:
         wanted = services.of(doors.system, instance, configuration, WEB)
-        sources = doors.keeper.logs(doors.system, instance, wanted, lines=LAST_WORDS)
+        sources = doors.keeper.logs(instance, wanted, lines=LAST_WORDS)
         lines = logs.read(doors.system, sources, logs.Selection(lines=LAST_WORDS))
         said = "\n".join(map(str, lines))
         raise Unreachable(f"{error}\nThe web server's log ends so:\n{said}".rstrip()) from error

@@ -40,7 +40,7 @@ def faults(
     system = doors.system
     known = Database(**facts.read(system, instance)["database"])
     found = route.faults(system, instance, configuration.route)
-    found += doors.keeper.faults(system, doors.host, configuration.limits)
+    found += doors.keeper.faults(configuration.limits)
     if database.located(system, configuration.database) != known:
         found.append(
             "database: another server takes a backup and a restore, it cannot be applied "
@@ -103,7 +103,7 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
             doors, instance, configuration
         ):
             # new limits alone need no other processes
-            doors.keeper.install(system, doors.web, instance, wanted, configuration.limits)
+            doors.keeper.install(instance, wanted, configuration.limits)
             return
         # what LAVA does not take shows here, with its reason, while the former processes serve
         console.ask(system, instance, release.in_use(system, instance), [{"action": "load_pages"}])
@@ -152,8 +152,8 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
 
 def _serve(doors: Doors, instance: Instance, wanted: Sequence[Service], limits: Limits) -> None:
     """Run these services, anew, and no others; requests wait meanwhile."""
-    doors.keeper.install(doors.system, doors.web, instance, wanted, limits)
-    doors.keeper.restart(doors.system, doors.web, instance, wanted)
+    doors.keeper.install(instance, wanted, limits)
+    doors.keeper.restart(instance, wanted)
 
 
 def _limits_difference(former: Limits, wanted: Limits) -> list[str]:

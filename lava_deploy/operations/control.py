@@ -22,7 +22,7 @@ def start(
 ) -> None:
     """Start an instance, or one component of it, and wait until its pages answer."""
     _check(configuration, component)
-    services.start(doors.system, doors.keeper, doors.web, instance, configuration, component)
+    services.start(doors.system, doors.keeper, instance, configuration, component)
     if component in ("", WEB):
         wait_for_pages(doors, instance, configuration)
 
@@ -32,7 +32,7 @@ def stop(
 ) -> None:
     """Stop an instance, or one component of it; jobs that are running go on."""
     _check(configuration, component)
-    services.stop(doors.system, doors.keeper, doors.web, instance, configuration, component)
+    services.stop(doors.system, doors.keeper, instance, configuration, component)
 
 
 def restart(
@@ -40,7 +40,7 @@ def restart(
 ) -> None:
     """Restart an instance, or one component of it; requests wait meanwhile."""
     _check(configuration, component)
-    services.restart(doors.system, doors.keeper, doors.web, instance, configuration, component)
+    services.restart(doors.system, doors.keeper, instance, configuration, component)
     if component in ("", WEB):
         wait_for_pages(doors, instance, configuration)
 

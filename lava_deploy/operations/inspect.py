@@ -57,7 +57,7 @@ def names(doors: Doors) -> list[str]:
 def overviews(doors: Doors, instances: Sequence[Instance], now: datetime) -> list[Overview]:
     """What `list` tells of instances, without asking their servers."""
     configurations = {instance: in_force(doors, instance) for instance in instances}
-    states = services.states(doors.system, doors.keeper, doors.web, configurations)
+    states = services.states(doors.system, doors.keeper, configurations)
     return [
         _overview(doors, instance, configuration, states[instance], now)
         for instance, configuration in configurations.items()

@@ -83,7 +83,7 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
-    found += doors.keeper.faults(doors.system, doors.host, configuration.limits)
+    found += doors.keeper.faults(configuration.limits)
     found += _room_faults(doors)
     try:
         found += database.faults(_server(doors, configuration), instance)
@@ -284,17 +284,16 @@ class _Making:
             services.make(
                 self.system,
                 keeper,
-                self.doors.web,
                 self.instance,
                 built,
                 self.configuration,
                 self.request.worker,
             )
-        services.start(self.system, keeper, self.doors.web, self.instance, self.configuration)
+        services.start(self.system, keeper, self.instance, self.configuration)
 
     def remove_services(self) -> None:
         with self.alone():
-            services.remove(self.system, self.doors.keeper, self.doors.web, self.instance)
+            services.remove(self.system, self.doors.keeper, self.instance)
 
     def open_route(self) -> None:
         with self.alone():

@@ -71,7 +71,6 @@ def _sources(
 ) -> list[Log]:
     own = [logs.of_job(doors.system, job, follow=follow)] if job and not component else []
     said = doors.keeper.logs(
-        doors.system,
         instance,
         services.all_of(instance, component),
         since=wanted.since,

@@ -71,7 +71,7 @@ def plan(
 
     def stop_services() -> None:
         with alone():
-            services.remove(system, doors.keeper, doors.web, instance)
+            services.remove(system, doors.keeper, instance)
 
     def start_services() -> None:
         current = release.current(system, instance)
@@ -81,13 +81,12 @@ def plan(
             services.make(
                 system,
                 doors.keeper,
-                doors.web,
                 instance,
                 current,
                 configuration,
                 decisions["worker"],
             )
-        services.start(system, doors.keeper, doors.web, instance, configuration)
+        services.start(system, doors.keeper, instance, configuration)
 
     return Plan(
         OPERATION,

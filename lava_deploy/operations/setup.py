@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from lava_deploy.errors import CommandFailed
 from lava_deploy.model import SYSTEMD
-from lava_deploy.parts import supervisor
 from lava_deploy.steps import Plan, Step, nothing
 
 if TYPE_CHECKING:
@@ -111,10 +110,10 @@ def plan(doors: Doors, outcome: Outcome, *, new: bool) -> Plan:
         _take_back(doors, outcome)
 
     def install_supervisor() -> None:
-        supervisor.prepare(doors.system, doors.host)
+        doors.supervisord.prepare()
 
     def remove_supervisor() -> None:
-        supervisor.unprepare(doors.system, doors.host)
+        doors.supervisord.unprepare()
 
     steps = [
         Step("download the packages", lambda: _download(doors)),
@@ -216,11 +215,11 @@ def undo_plan(doors: Doors, outcome: Outcome) -> Plan:
         _make_ready(doors, outcome)
 
     def remove_supervisor() -> None:
-        supervisor.unprepare(doors.system, doors.host)
+        doors.supervisord.unprepare()
 
     def install_supervisor() -> None:
         if not doors.system.exists(SYSTEMD):
-            supervisor.prepare(doors.system, doors.host)
+            doors.supervisord.prepare()
 
     return Plan(
         UNDO,

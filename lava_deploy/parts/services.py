@@ -1,6 +1,6 @@
 """The processes of an instance: which there are, how each is started, and their common verbs.
 
-What looks after processes (`parts.systemd`, `parts.supervisor`) is handed in as `manager`. Every
+What looks after processes is handed in as `keeper`. Every
 process is started by a launcher, a script that names the release's real path: to change the release
 is to rewrite launchers.
 """
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lava_deploy.configuration import Configuration, Limits
-    from lava_deploy.model import Host, Instance, Log, Release, ServiceState
+    from lava_deploy.model import Instance, Log, Release, ServiceState
     from lava_deploy.system import System
-    from lava_deploy.web import Web
 
 PROCESSES = Path("/proc")
 # Where lava-run keeps a job's files, under the job prefix: lava_common.constants
@@ -38,36 +37,22 @@ JOB_FILES = Path("/var/lib/lava/dispatcher/tmp")
 SECONDS_TO_CANCEL = 20
 
 
-class Manager(Protocol):
-    """What keeps processes running: the functions of parts.systemd and of parts.supervisor."""
+class Keeper(Protocol):
+    """What keeps processes of instances running: parts.systemd.Systemd, parts.supervisor's."""
 
-    def faults(self, system: System, host: Host, limits: Limits) -> list[str]: ...
-    def install(
-        self,
-        system: System,
-        web: Web,
-        instance: Instance,
-        services: Sequence[Service],
-        limits: Limits,
-    ) -> None: ...
-    def remove(self, system: System, web: Web, instance: Instance) -> None: ...
-    def start_all(self, system: System, web: Web, instance: Instance) -> None: ...
-    def stop_all(self, system: System, web: Web, instance: Instance) -> None: ...
-    def start(
-        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
-    ) -> None: ...
-    def stop(
-        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
-    ) -> None: ...
-    def restart(
-        self, system: System, web: Web, instance: Instance, services: Sequence[Service]
-    ) -> None: ...
+    def faults(self, limits: Limits) -> list[str]: ...
+    def install(self, instance: Instance, services: Sequence[Service], limits: Limits) -> None: ...
+    def remove(self, instance: Instance) -> None: ...
+    def start_all(self, instance: Instance) -> None: ...
+    def stop_all(self, instance: Instance) -> None: ...
+    def start(self, instance: Instance, services: Sequence[Service]) -> None: ...
+    def stop(self, instance: Instance, services: Sequence[Service]) -> None: ...
+    def restart(self, instance: Instance, services: Sequence[Service]) -> None: ...
     def states(
-        self, system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
+        self, wanted: Mapping[Instance, Sequence[Service]]
     ) -> dict[Instance, dict[str, ServiceState]]: ...
     def logs(
         self,
-        system: System,
         instance: Instance,
         services: Sequence[Service],
         *,
@@ -146,8 +131,7 @@ def exists(system: System, instance: Instance) -> bool:
 
 def make(
     system: System,
-    manager: Manager,
-    web: Web,
+    keeper: Keeper,
     instance: Instance,
     release: Release,
     configuration: Configuration,
@@ -158,7 +142,7 @@ def make(
     if not system.target(instance.launchers / WEB):
         system.link(instance.launchers / WEB, f"{WEB}-{SLOTS[0]}")
     wanted = of(system, instance, configuration)
-    manager.install(system, web, instance, wanted, configuration.limits)
+    keeper.install(instance, wanted, configuration.limits)
 
 
 def change(system: System, instance: Instance, wanted: Mapping[Path, str | None]) -> None:
@@ -170,9 +154,9 @@ def change(system: System, instance: Instance, wanted: Mapping[Path, str | None]
             system.write(path, text, mode=0o750, group=instance.user)
 
 
-def remove(system: System, manager: Manager, web: Web, instance: Instance) -> None:
+def remove(system: System, keeper: Keeper, instance: Instance) -> None:
     """Stop all services, end the jobs that are running, and forget the services."""
-    manager.remove(system, web, instance)
+    keeper.remove(instance)
     end_jobs(system, instance)
     for name in system.names(instance.launchers):
         system.remove(instance.launchers / name)
@@ -180,52 +164,49 @@ def remove(system: System, manager: Manager, web: Web, instance: Instance) -> No
 
 def start(
     system: System,
-    manager: Manager,
-    web: Web,
+    keeper: Keeper,
     instance: Instance,
     configuration: Configuration,
     component: str = "",
 ) -> None:
     """Start the instance, or one component of it."""
     if component:
-        manager.start(system, web, instance, of(system, instance, configuration, component))
+        keeper.start(instance, of(system, instance, configuration, component))
     else:
-        manager.start_all(system, web, instance)
+        keeper.start_all(instance)
 
 
 def stop(
     system: System,
-    manager: Manager,
-    web: Web,
+    keeper: Keeper,
     instance: Instance,
     configuration: Configuration,
     component: str = "",
 ) -> None:
     """Stop the instance, or one component of it. Jobs that are running go on, as upstream's do."""
     if component:
-        manager.stop(system, web, instance, of(system, instance, configuration, component))
+        keeper.stop(instance, of(system, instance, configuration, component))
     else:
-        manager.stop_all(system, web, instance)
+        keeper.stop_all(instance)
 
 
 def restart(
     system: System,
-    manager: Manager,
-    web: Web,
+    keeper: Keeper,
     instance: Instance,
     configuration: Configuration,
     component: str = "",
 ) -> None:
     """Restart the services; the listening sockets stay, so that requests wait."""
-    manager.restart(system, web, instance, of(system, instance, configuration, component))
+    keeper.restart(instance, of(system, instance, configuration, component))
 
 
 def states(
-    system: System, manager: Manager, web: Web, configurations: Mapping[Instance, Configuration]
+    system: System, keeper: Keeper, configurations: Mapping[Instance, Configuration]
 ) -> dict[Instance, dict[str, ServiceState]]:
     """How each component of instances fares that should be running; asked once for all."""
     wanted = {one: of(system, one, configuration) for one, configuration in configurations.items()}
-    found = manager.states(system, web, wanted)
+    found = keeper.states(wanted)
     return {
         instance: {each.component: found[instance][each.name] for each in services}
         for instance, services in wanted.items()

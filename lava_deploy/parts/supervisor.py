@@ -56,130 +56,177 @@ def text(instance: Instance, services: Sequence[Service]) -> str:
     )
 
 
-def prepare(system: System, host: Host) -> None:
-    """Install the supervisor, from the package index; start nothing yet."""
-    for directory in (host.supervisor, host.supervisor / "programs"):
-        system.make_directory(directory)
-    if not system.exists(_programs_of(host) / "supervisord"):
-        environment = host.supervisor / "venv"
-        # Debian's Python, and pip because it knows the index of this host from its configuration.
-        system.run([PYTHON, "-m", "venv", "--clear", environment])
-        system.run([environment / "bin/pip", "install", "--quiet", REQUIREMENT])
-    content = templates.render("supervisor/supervisord.conf.j2", directory=host.supervisor)
-    system.write(_configuration(host), content)
+class Supervisord:
+    """Keeps services running by a supervisor daemon of our own."""
 
+    def __init__(self, system: System, web: Web, host: Host) -> None:
+        self._system, self._web, self._host = system, web, host
 
-def faults(system: System, host: Host, limits: Limits) -> list[str]:
-    """What stands in the way of instances of this host: limits, which only systemd can keep."""
-    if limits == Limits():
-        return []
-    return ["limits: only systemd can keep them, and it is not process 1 here; leave limits out"]
+    def faults(self, limits: Limits) -> list[str]:
+        """What stands in the way of instances of this host: limits, which only systemd can keep."""
+        if limits == Limits():
+            return []
+        return [
+            "limits: only systemd can keep them, and it is not process 1 here; leave limits out"
+        ]
 
+    def prepare(self) -> None:
+        """Install the supervisor, from the package index; start nothing yet."""
+        for directory in (self._host.supervisor, self._host.supervisor / "programs"):
+            self._system.make_directory(directory)
+        if not self._system.exists(_programs_of(self._host) / "supervisord"):
+            environment = self._host.supervisor / "venv"
+            # Debian's Python; pip, because it knows this host's index from its configuration
+            self._system.run([PYTHON, "-m", "venv", "--clear", environment])
+            self._system.run([environment / "bin/pip", "install", "--quiet", REQUIREMENT])
+        content = templates.render(
+            "supervisor/supervisord.conf.j2", directory=self._host.supervisor
+        )
+        self._system.write(_configuration(self._host), content)
 
-def unprepare(system: System, host: Host) -> None:
-    """Remove the supervisor, if no instance needs it any more."""
-    if not system.names(host.supervisor / "programs"):
-        _end(system, host)
-        system.remove_tree(host.supervisor)
+    def unprepare(self) -> None:
+        """Remove the supervisor, if no instance needs it any more."""
+        if not self._system.names(self._host.supervisor / "programs"):
+            self._end()
+            self._system.remove_tree(self._host.supervisor)
 
+    def install(self, instance: Instance, services: Sequence[Service], limits: Limits) -> None:
+        """Have these services started whenever the supervisor starts, and no others.
 
-def install(
-    system: System, web: Web, instance: Instance, services: Sequence[Service], limits: Limits
-) -> None:
-    """Have these services started whenever the supervisor starts, and no others.
+        Nothing is started yet; what runs and is still wanted goes on. There are no limits: see
+        `faults`.
+        """
+        self.prepare()
+        self._system.write(_file(instance), text(instance, services))
+        if self._is_running():
+            # Asked of the daemon: a run that was killed here has left the file as it should be.
+            gone = self._loaded(instance) - set(_programs(self._system, instance))
+            self._forget(sorted(gone))
 
-    Nothing is started yet; what runs and is still wanted goes on. `limits` are none: see `faults`.
-    """
-    prepare(system, instance.host)
-    system.write(_file(instance), text(instance, services))
-    if _is_running(web, instance.host):
-        # Asked of the daemon: a run that was killed here has left the file as it should be.
-        gone = _loaded(web, instance) - set(_programs(system, instance))
-        _forget(web, instance.host, sorted(gone))
+    def remove(self, instance: Instance) -> None:
+        """Stop the instance and forget its services; without any instance the daemon ends."""
+        if self._is_running():
+            self._forget(sorted(self._loaded(instance)))
+        self._system.remove(_file(instance))
+        if not self._system.names(self._host.supervisor / "programs"):
+            self._end()
 
+    def start_all(self, instance: Instance) -> None:
+        _start(self._daemon(), _programs(self._system, instance))
 
-def remove(system: System, web: Web, instance: Instance) -> None:
-    """Stop the instance and forget its services; without any instance the daemon ends."""
-    if _is_running(web, instance.host):
-        _forget(web, instance.host, sorted(_loaded(web, instance)))
-    system.remove(_file(instance))
-    if not system.names(instance.host.supervisor / "programs"):
-        _end(system, instance.host)
+    def stop_all(self, instance: Instance) -> None:
+        if self._is_running():
+            _stop(self._control(), _programs(self._system, instance))
 
+    def start(self, instance: Instance, services: Sequence[Service]) -> None:
+        holder = [HOLDER] if any(each.socket for each in services) else []
+        names = [*holder, *(each.name for each in services)]
+        programs = [_program(instance, name) for name in names]
+        _start(self._daemon(), programs)
 
-def start_all(system: System, web: Web, instance: Instance) -> None:
-    _start(_daemon(system, web, instance.host), _programs(system, instance))
+    def stop(self, instance: Instance, services: Sequence[Service]) -> None:
+        if self._is_running():
+            programs = [_program(instance, each.name) for each in services]
+            _stop(self._control(), programs)
 
+    def restart(self, instance: Instance, services: Sequence[Service]) -> None:
+        """Restart services while their sockets are held; what was stopped is started."""
+        self.stop(instance, services)
+        self.start(instance, services)
 
-def stop_all(system: System, web: Web, instance: Instance) -> None:
-    if _is_running(web, instance.host):
-        _stop(_control(web, instance.host), _programs(system, instance))
-
-
-def start(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    holder = [HOLDER] if any(each.socket for each in services) else []
-    names = [*holder, *(each.name for each in services)]
-    programs = [_program(instance, name) for name in names]
-    _start(_daemon(system, web, instance.host), programs)
-
-
-def stop(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    if _is_running(web, instance.host):
-        programs = [_program(instance, each.name) for each in services]
-        _stop(_control(web, instance.host), programs)
-
-
-def restart(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    """Restart services while their sockets are held; what was stopped is started."""
-    stop(system, web, instance, services)
-    start(system, web, instance, services)
-
-
-def states(
-    system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
-) -> dict[Instance, dict[str, ServiceState]]:
-    """How services of instances fare, by their names."""
-    hosts = {instance.host for instance in wanted}
-    running = {host for host in hosts if _is_running(web, host)}
-    shown = {each["group"]: each for host in running for each in _all_programs(web, host)}
-    down = ServiceState(False, "the supervisor is not running")
-    return {
-        instance: {
-            name: _state(shown.get(_program(instance, name))) if instance.host in running else down
-            for name in (service.name for service in services)
+    def states(
+        self, wanted: Mapping[Instance, Sequence[Service]]
+    ) -> dict[Instance, dict[str, ServiceState]]:
+        """How services of instances fare, by their names."""
+        try:
+            shown = {each["group"]: each for each in self._all_programs()}
+        except Unreachable:
+            down = ServiceState(False, "the supervisor is not running")
+            return {one: {each.name: down for each in some} for one, some in wanted.items()}
+        return {
+            one: {each.name: _state(shown.get(_program(one, each.name))) for each in some}
+            for one, some in wanted.items()
         }
-        for instance, services in wanted.items()
-    }
 
+    def logs(
+        self,
+        instance: Instance,
+        services: Sequence[Service],
+        *,
+        since: datetime | None = None,
+        lines: int | None = None,
+        follow: bool = False,
+    ) -> list[Log]:
+        """Where to read what services said: since then, or the last lines, or all; from now on too.
 
-def logs(
-    system: System,
-    instance: Instance,
-    services: Sequence[Service],
-    *,
-    since: datetime | None = None,
-    lines: int | None = None,
-    follow: bool = False,
-) -> list[Log]:
-    """Where to read what services said: since then, or the last lines, or all; from now on too.
+        Lines since a time are in the files that were written to since; older lines are among them.
+        """
+        later: list[str] = ["-newermt", f"@{since.timestamp():.6f}"] if since else []
+        words = ["find", str(instance.log), "-name", "*.log*", *later, "-printf", "%f\\n"]
+        names = self._system.run(words, check=False).stdout.split()
+        count = "+1" if lines is None else str(lines + LONGEST_TRACEBACK)
+        found = []
+        for each in services:
+            *rotated, current = _files(instance, each, names)
+            show = ("tail", "--quiet", f"--lines={count}")
+            commands: list[tuple[str, ...]] = [(*show, path) for path in rotated]
+            if follow:
+                commands.append((*show, "--follow=name", "--retry", current))
+            elif Path(current).name in names:
+                commands.append((*show, current))
+            found.append(Log(each.component, SAID, tuple(commands)))
+        return found
 
-    Lines since a time are in the files that were written to since; older lines are among them.
-    """
-    later: list[str] = ["-newermt", f"@{since.timestamp():.6f}"] if since else []
-    words = ["find", str(instance.log), "-name", "*.log*", *later, "-printf", "%f\\n"]
-    names = system.run(words, check=False).stdout.split()
-    count = "+1" if lines is None else str(lines + LONGEST_TRACEBACK)
-    found = []
-    for each in services:
-        *rotated, current = _files(instance, each, names)
-        show = ("tail", "--quiet", f"--lines={count}")
-        commands: list[tuple[str, ...]] = [(*show, path) for path in rotated]
-        if follow:
-            commands.append((*show, "--follow=name", "--retry", current))
-        elif Path(current).name in names:
-            commands.append((*show, current))
-        found.append(Log(each.component, SAID, tuple(commands)))
-    return found
+    def _daemon(self) -> Supervisor:
+        """The running daemon, started if it was not; it starts what is installed."""
+        if not self._is_running():
+            # It returns when its socket listens.
+            self._system.run(
+                [_programs_of(self._host) / "supervisord", "-c", _configuration(self._host)]
+            )
+        return self._control()
+
+    def _is_running(self) -> bool:
+        try:
+            self._control().ask("getState")
+        except Unreachable:
+            return False
+        return True
+
+    def _control(self) -> Supervisor:
+        return self._web.supervisor(self._host.supervisor / "supervisor.sock")
+
+    def _loaded(self, instance: Instance) -> set[str]:
+        """The programs of an instance that the daemon knows."""
+        known = {each["group"] for each in self._all_programs()}
+        return {program for program in known if program.startswith(_program(instance, ""))}
+
+    def _all_programs(self) -> list[dict[str, Any]]:
+        """What the daemon knows of its programs, those of all instances."""
+        return self._control().ask("getAllProcessInfo")
+
+    def _forget(self, programs: Sequence[str]) -> None:
+        """Stop programs and have the daemon know them no longer."""
+        daemon = self._control()
+        _stop(daemon, programs)
+        for program in programs:
+            daemon.ask("removeProcessGroup", program, harmless=(BAD_NAME,))
+
+    def _end(self) -> None:
+        """End the daemon, if it runs."""
+        daemon = self._process()
+        if daemon:
+            self._system.run(["kill", str(daemon)], check=False)
+            self._system.has_ended(daemon, SECONDS_TO_STOP)
+
+    def _process(self) -> int:
+        """The number of the daemon's process, 0 when it does not run."""
+        mark = self._host.supervisor / "supervisord.pid"
+        number = self._system.read(mark).strip() if self._system.exists(mark) else ""
+        command_line = Path("/proc") / number / "cmdline"
+        if not number.isdigit() or not self._system.exists(command_line):
+            return 0
+        return int(number) if str(self._host.supervisor) in self._system.read(command_line) else 0
 
 
 def _files(instance: Instance, service: Service, names: Sequence[str]) -> list[str]:
@@ -195,55 +242,6 @@ def _state(shown: dict[str, Any] | None) -> ServiceState:
         return ServiceState(False, "not known to the supervisor")
     words = f"{shown['statename'].lower()}, {shown['description']}".rstrip(", ")
     return ServiceState(shown["statename"] in ("RUNNING", "STARTING"), words)
-
-
-def _end(system: System, host: Host) -> None:
-    """End the daemon, if it runs."""
-    daemon = _process(system, host)
-    if daemon:
-        system.run(["kill", str(daemon)], check=False)
-        system.has_ended(daemon, SECONDS_TO_STOP)
-
-
-def _daemon(system: System, web: Web, host: Host) -> Supervisor:
-    """The running daemon, started if it was not; it starts what is installed."""
-    if not _is_running(web, host):
-        # It returns when its socket listens.
-        system.run([_programs_of(host) / "supervisord", "-c", _configuration(host)])
-    return _control(web, host)
-
-
-def _process(system: System, host: Host) -> int:
-    """The number of the daemon's process, 0 when it does not run."""
-    mark = host.supervisor / "supervisord.pid"
-    number = system.read(mark).strip() if system.exists(mark) else ""
-    command_line = Path("/proc") / number / "cmdline"
-    if not number.isdigit() or not system.exists(command_line):
-        return 0
-    return int(number) if str(host.supervisor) in system.read(command_line) else 0
-
-
-def _control(web: Web, host: Host) -> Supervisor:
-    return web.supervisor(host.supervisor / "supervisor.sock")
-
-
-def _is_running(web: Web, host: Host) -> bool:
-    try:
-        _control(web, host).ask("getState")
-    except Unreachable:
-        return False
-    return True
-
-
-def _loaded(web: Web, instance: Instance) -> set[str]:
-    """The programs of an instance that the daemon knows."""
-    known = {each["group"] for each in _all_programs(web, instance.host)}
-    return {program for program in known if program.startswith(_program(instance, ""))}
-
-
-def _all_programs(web: Web, host: Host) -> list[dict[str, Any]]:
-    """What the daemon knows of its programs, those of all instances."""
-    return _control(web, host).ask("getAllProcessInfo")
 
 
 def _start(daemon: Supervisor, programs: Sequence[str]) -> None:
@@ -263,14 +261,6 @@ def _stop(daemon: Supervisor, programs: Sequence[str]) -> None:
         daemon.ask("stopProcess", program, DO_NOT_WAIT, harmless=(NOT_RUNNING, BAD_NAME))
     for program in programs:
         daemon.wait_stopped(program, SECONDS_TO_STOP)
-
-
-def _forget(web: Web, host: Host, programs: Sequence[str]) -> None:
-    """Stop programs and have the daemon know them no longer."""
-    daemon = _control(web, host)
-    _stop(daemon, programs)
-    for program in programs:
-        daemon.ask("removeProcessGroup", program, harmless=(BAD_NAME,))
 
 
 def _programs_of(host: Host) -> Path:

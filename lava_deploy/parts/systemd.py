@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from lava_deploy.model import Host, Instance, Service
     from lava_deploy.system import System
-    from lava_deploy.web import Web
 
 UNITS = Path("/etc/systemd/system")
 TARGET_TEMPLATE = "lava-deploy@.target"
@@ -72,9 +71,123 @@ def slice_texts(instance: Instance, limits: Limits) -> dict[Path, str]:
     }
 
 
-def faults(system: System, host: Host, limits: Limits) -> list[str]:
-    """What stands in the way of instances of this host: units that serve another directory."""
-    return _elsewhere(system, host)
+class Systemd:
+    """Keeps services running by template units, grouped under one target per instance."""
+
+    def __init__(self, system: System, host: Host) -> None:
+        self._system, self._host = system, host
+
+    def faults(self, limits: Limits) -> list[str]:
+        """What stands in the way of instances of this host: units that serve another directory."""
+        return _elsewhere(self._system, self._host)
+
+    def prepare(self) -> None:
+        """Write the unit files. Raises PreflightFailed when they serve another directory."""
+        found = _elsewhere(self._system, self._host)
+        if found:
+            raise PreflightFailed(found, hint="One machine has one directory of instances.")
+        if _write(self._system, texts(self._host)):
+            self._system.run(["systemctl", "daemon-reload"])
+
+    def unprepare(self) -> None:
+        """Remove the unit files, if no instance needs them any more."""
+        if not _instances(self._system):
+            for path in texts(self._host):
+                self._system.remove(path)
+            self._system.run(["systemctl", "stop", SLICE])
+            self._system.run(["systemctl", "daemon-reload"])
+
+    def install(self, instance: Instance, services: Sequence[Service], limits: Limits) -> None:
+        """Have these services started at every boot, and no others; start nothing yet.
+
+        The limits are in force at once, for what already runs, too.
+        """
+        self.prepare()
+        _write(self._system, slice_texts(instance, limits))
+        wanted = [_target(instance), *_units(instance, services)]
+        others = [unit for unit in _all(self._system, instance) if unit not in wanted]
+        self._system.run(["systemctl", "disable", "--quiet", "--now", *others])
+        # this has systemd read all its files anew
+        self._system.run(["systemctl", "enable", "--quiet", *wanted])
+
+    def remove(self, instance: Instance) -> None:
+        """Stop the instance and forget its services; the last one takes the unit files along."""
+        units = _all(self._system, instance)
+        if units:
+            self._system.run(["systemctl", "disable", "--quiet", "--now", *units])
+            self._system.run(["systemctl", "reset-failed", *units], check=False)
+        self._system.run(["systemctl", "stop", _slice(instance)])
+        for path in slice_texts(instance, Limits()):
+            _remove(self._system, path)
+            if path.parent != UNITS:
+                self._system.remove_directory(path.parent)
+        self.unprepare()
+
+    def start_all(self, instance: Instance) -> None:
+        self._system.run(["systemctl", "start", _target(instance)])
+
+    def stop_all(self, instance: Instance) -> None:
+        # Stopping the target alone would not wait for the end of its services.
+        self._system.run(["systemctl", "stop", *_all(self._system, instance)])
+
+    def start(self, instance: Instance, services: Sequence[Service]) -> None:
+        self._system.run(["systemctl", "start", *_units(instance, services)])
+
+    def stop(self, instance: Instance, services: Sequence[Service]) -> None:
+        """Stop services and their sockets, so that nobody waits for an answer."""
+        self._system.run(["systemctl", "stop", *_units(instance, services)])
+
+    def restart(self, instance: Instance, services: Sequence[Service]) -> None:
+        """Restart services while their sockets stay; what was stopped is started."""
+        self._system.run(
+            ["systemctl", "restart", *(_service(instance, each.name) for each in services)]
+        )
+
+    def states(
+        self, wanted: Mapping[Instance, Sequence[Service]]
+    ) -> dict[Instance, dict[str, ServiceState]]:
+        """How services of instances fare, by their names.
+
+        Units are asked for by patterns, which match those in systemd's memory: the others do not
+        run, and reading them takes longer than all else.
+        """
+        patterns = [_service(instance, "*") for instance in wanted]
+        if not patterns:  # systemctl would show its own properties
+            return {}
+        shown = self._system.run(
+            ["systemctl", "show", "--property", ",".join(PROPERTIES), *patterns]
+        ).stdout
+        found = [dict(_pair(line) for line in block.splitlines()) for block in shown.split("\n\n")]
+        known = {each["Id"]: _state(each) for each in found if "Id" in each}
+        return {
+            instance: {
+                each.name: known.get(_service(instance, each.name), NOT_RUNNING)
+                for each in services
+            }
+            for instance, services in wanted.items()
+        }
+
+    def logs(
+        self,
+        instance: Instance,
+        services: Sequence[Service],
+        *,
+        since: datetime | None = None,
+        lines: int | None = None,
+        follow: bool = False,
+    ) -> list[Log]:
+        """Where to read what services said: since then, or the last lines, or all; and go on."""
+        command = [
+            *("journalctl", "--quiet", "--no-pager", "--all", "--output=json"),
+            "--output-fields=MESSAGE,SYSLOG_IDENTIFIER",
+            f"--lines={'all' if lines is None else lines}",
+            *([f"--since=@{since.timestamp():.6f}"] if since else []),
+            *(["--follow"] if follow else []),
+        ]
+        return [
+            Log(each.component, JOURNAL, ((*command, f"--unit={_service(instance, each.name)}"),))
+            for each in services
+        ]
 
 
 def _elsewhere(system: System, host: Host) -> list[str]:
@@ -82,15 +195,6 @@ def _elsewhere(system: System, host: Host) -> list[str]:
     if not _instances(system) or f"ExecStart={host.instances}/%i/" in system.read(path):
         return []
     return [f"the units of this host's instances are for another directory than {host.instances}"]
-
-
-def prepare(system: System, host: Host) -> None:
-    """Write the unit files. Raises PreflightFailed when they serve another directory."""
-    found = _elsewhere(system, host)
-    if found:
-        raise PreflightFailed(found, hint="One machine has one directory of instances.")
-    if _write(system, texts(host)):
-        system.run(["systemctl", "daemon-reload"])
 
 
 def _write(system: System, files: Mapping[Path, str]) -> bool:
@@ -112,113 +216,6 @@ def _remove(system: System, path: Path) -> None:
     for name in system.names(path.parent):
         if name == path.name or name.startswith(f".{path.name}."):
             system.remove(path.parent / name)
-
-
-def unprepare(system: System, host: Host) -> None:
-    """Remove the unit files, if no instance needs them any more."""
-    if not _instances(system):
-        for path in texts(host):
-            system.remove(path)
-        system.run(["systemctl", "stop", SLICE])
-        system.run(["systemctl", "daemon-reload"])
-
-
-def install(
-    system: System, web: Web, instance: Instance, services: Sequence[Service], limits: Limits
-) -> None:
-    """Have these services started at every boot, and no others; start nothing yet.
-
-    The limits are in force at once, for what already runs, too.
-    """
-    prepare(system, instance.host)
-    _write(system, slice_texts(instance, limits))
-    wanted = [_target(instance), *_units(instance, services)]
-    others = [unit for unit in _all(system, instance) if unit not in wanted]
-    system.run(["systemctl", "disable", "--quiet", "--now", *others])
-    # this has systemd read all its files anew
-    system.run(["systemctl", "enable", "--quiet", *wanted])
-
-
-def remove(system: System, web: Web, instance: Instance) -> None:
-    """Stop the instance and forget its services; the last instance takes the unit files along."""
-    units = _all(system, instance)
-    if units:
-        system.run(["systemctl", "disable", "--quiet", "--now", *units])
-        system.run(["systemctl", "reset-failed", *units], check=False)
-    system.run(["systemctl", "stop", _slice(instance)])
-    for path in slice_texts(instance, Limits()):
-        _remove(system, path)
-        if path.parent != UNITS:
-            system.remove_directory(path.parent)
-    unprepare(system, instance.host)
-
-
-def start_all(system: System, web: Web, instance: Instance) -> None:
-    system.run(["systemctl", "start", _target(instance)])
-
-
-def stop_all(system: System, web: Web, instance: Instance) -> None:
-    # Stopping the target alone would not wait for the end of its services.
-    system.run(["systemctl", "stop", *_all(system, instance)])
-
-
-def start(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    system.run(["systemctl", "start", *_units(instance, services)])
-
-
-def stop(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    """Stop services and their sockets, so that nobody waits for an answer."""
-    system.run(["systemctl", "stop", *_units(instance, services)])
-
-
-def restart(system: System, web: Web, instance: Instance, services: Sequence[Service]) -> None:
-    """Restart services while their sockets stay; what was stopped is started."""
-    system.run(["systemctl", "restart", *(_service(instance, each.name) for each in services)])
-
-
-def states(
-    system: System, web: Web, wanted: Mapping[Instance, Sequence[Service]]
-) -> dict[Instance, dict[str, ServiceState]]:
-    """How services of instances fare, by their names.
-
-    Units are asked for by patterns, which match those in systemd's memory: the others do not run,
-    and reading them takes longer than all else.
-    """
-    patterns = [_service(instance, "*") for instance in wanted]
-    if not patterns:  # systemctl would show its own properties
-        return {}
-    shown = system.run(["systemctl", "show", "--property", ",".join(PROPERTIES), *patterns]).stdout
-    found = [dict(_pair(line) for line in block.splitlines()) for block in shown.split("\n\n")]
-    known = {each["Id"]: _state(each) for each in found if "Id" in each}
-    return {
-        instance: {
-            each.name: known.get(_service(instance, each.name), NOT_RUNNING) for each in services
-        }
-        for instance, services in wanted.items()
-    }
-
-
-def logs(
-    system: System,
-    instance: Instance,
-    services: Sequence[Service],
-    *,
-    since: datetime | None = None,
-    lines: int | None = None,
-    follow: bool = False,
-) -> list[Log]:
-    """Where to read what services said: since then, or the last lines, or all; from now on too."""
-    command = [
-        *("journalctl", "--quiet", "--no-pager", "--all", "--output=json"),
-        "--output-fields=MESSAGE,SYSLOG_IDENTIFIER",
-        f"--lines={'all' if lines is None else lines}",
-        *([f"--since=@{since.timestamp():.6f}"] if since else []),
-        *(["--follow"] if follow else []),
-    ]
-    return [
-        Log(each.component, JOURNAL, ((*command, f"--unit={_service(instance, each.name)}"),))
-        for each in services
-    ]
 
 
 def _state(shown: dict[str, str]) -> ServiceState:

@@ -51,8 +51,8 @@ class Stage:
             host=self.context.host,
             system=FakeSystem(world),
             postgres=lambda _: FakePostgres(world),
-            playbook=FakePlaybook(world),
-            web=FakeWeb(world),
+            open_playbook=lambda: FakePlaybook(world),
+            open_web=lambda: FakeWeb(world),
             report=self.context.report,
         )
 
@@ -152,7 +152,7 @@ def bare(root: Path, keeper: str) -> World:
         world.directory(SYSTEMD)
         system.run(["systemctl", "daemon-reload"])
     else:
-        supervisor.prepare(system, host)
+        supervisor.Supervisord(system, FakeWeb(world), host).prepare()
     return world
 
 

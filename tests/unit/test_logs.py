@@ -14,6 +14,7 @@ from lava_deploy.model import JOB, JOURNAL, SAID, Host, Log, Service
 from lava_deploy.parts import logs, supervisor, systemd
 from lava_deploy.parts.logs import Selection
 from lava_deploy.system import System
+from lava_deploy.web import Web
 
 NOW = datetime(2026, 11, 25, 12, 30, 15, tzinfo=UTC)
 BERLIN = timedelta(hours=1)
@@ -216,7 +217,7 @@ def test_rotated_files_come_first_the_oldest_of_all_foremost() -> None:
             names = "web-a.log.1 web-a.log web-a.log.10 web-a.log.2 web-b.log web-a.log.gz"
             return type("Finished", (), {"stdout": names})
 
-    [found] = supervisor.logs(Files(), demo, [web], lines=5, follow=True)
+    [found] = supervisor.Supervisord(Files(), Web(), Host()).logs(demo, [web], lines=5, follow=True)
     assert [command[-1].rpartition("/")[2] for command in found.commands] == [
         "web-a.log.10",
         "web-a.log.2",
@@ -229,7 +230,7 @@ def test_rotated_files_come_first_the_oldest_of_all_foremost() -> None:
 def test_the_journal_is_asked_for_one_service_at_a_time() -> None:
     demo = Host().instance("demo")
     web = Service("web", "web-a", demo.user)
-    [found] = systemd.logs(System(), demo, [web], since=NOW)
+    [found] = systemd.Systemd(System(), Host()).logs(demo, [web], since=NOW)
     assert f"--since=@{NOW.timestamp():.6f}" in found.commands[0]
     assert found.commands[0][-1] == "--unit=lava-deploy-web-a@demo.service"
 

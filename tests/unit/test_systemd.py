@@ -36,7 +36,7 @@ class Shows:
 
 def states(system: Shows, names: list[str]) -> dict:
     wanted = {HOST.instance(name): [WEB] for name in names}
-    found = systemd.states(system, None, wanted)
+    found = systemd.Systemd(system, HOST).states(wanted)
     return {instance.name: states["web-a"] for instance, states in found.items()}
 
 
