@@ -31,7 +31,7 @@ for number in $(seq "$1"); do
     cp -a two/instance.yaml two/etc more-$number
     cp -a two/code/current more-$number/code
     mkdir more-$number/code/$(readlink two/code/current)
-    cp two/code/current/release.yaml more-$number/code/current
+    cp two/code/current/release.json more-$number/code/current
 done
 """
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lava_deploy.configuration import Configuration, Limits
 from lava_deploy.errors import ConfigurationError, UsageError
 from lava_deploy.model import LATEST, Host, Secret, Wanted
@@ -58,6 +56,8 @@ def read(text: str, place: str = "instance.yaml") -> Configuration:
     Raises ConfigurationError with every fault and its place: `web.workers: should be a whole
     number, not 'many'`.
     """
+    import yaml
+
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -107,6 +107,8 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(inner, dict):
             raise UsageError(f"{section} is no section: {assignment!r}")
         values = inner
+    import yaml
+
     try:
         values[key] = yaml.safe_load(text)
     except yaml.YAMLError as error:

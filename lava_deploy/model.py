@@ -179,7 +179,7 @@ class Instance:
     @property
     def facts(self) -> Path:
         """What lava-deploy remembers of the instance: source, revision, hashes of written files."""
-        return self.etc / "installed.yaml"
+        return self.etc / "installed.json"
 
     @property
     def worker_token(self) -> Path:

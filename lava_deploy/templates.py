@@ -5,14 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 # What renders is imported when first needed: commands that only look need none of it.
 if TYPE_CHECKING:
     import jinja2
-
-# The same loader in C, which is ten times as fast, where PyYAML was built with it.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
@@ -30,12 +25,9 @@ def render(name: str, /, **values: Any) -> str:
 
 def dump(values: Any) -> str:
     """Values as a YAML text, in the order given."""
+    import yaml
+
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
-
-
-def parse(text: str) -> Any:
-    """The values of a YAML text, for instance one of `dump`. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
 
 
 @cache

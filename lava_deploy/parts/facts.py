@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import templates
 from lava_deploy.configuration import Limits
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
 
 FORMAT = 1
-HEADER = "# Written by lava-deploy; nothing here is to be edited.\n"
+HEADER = "Written by lava-deploy; nothing here is to be edited."
 
 
 def exists(system: System, instance: Instance) -> bool:
@@ -27,7 +27,7 @@ def read(system: System, instance: Instance) -> dict[str, Any]:
     """All facts; empty when nothing was remembered yet."""
     if not exists(system, instance):
         return {}
-    return templates.parse(system.read(instance.facts)) or {}
+    return json.loads(system.read(instance.facts))
 
 
 def limits(system: System, instance: Instance) -> Limits:
@@ -37,8 +37,10 @@ def limits(system: System, instance: Instance) -> Limits:
 
 def remember(system: System, instance: Instance, **facts: Any) -> None:
     """Add facts, or replace those of the same names."""
-    known = {"format": FORMAT, **read(system, instance), **facts}
-    system.write(instance.facts, HEADER + templates.dump(known), mode=0o640, group=instance.user)
+    known = {"about": HEADER, "format": FORMAT, **read(system, instance), **facts}
+    system.write(
+        instance.facts, json.dumps(known, indent=2) + "\n", mode=0o640, group=instance.user
+    )
 
 
 def remember_texts(system: System, instance: Instance, texts: Mapping[Path, str]) -> None:

@@ -7,9 +7,10 @@ that belong to root and that nobody else may write.
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
-from lava_deploy import templates, uv
+from lava_deploy import uv
 from lava_deploy.errors import DeployError
 from lava_deploy.model import PYTHON, Built, Release
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
 
 # To be raised when the way a release is built changes: what is in the cache is then built anew.
-RECIPE = "1"
-DESCRIPTION, LOCK, STATIC = "release.yaml", "requirements.lock", "static"
+RECIPE = "2"
+DESCRIPTION, LOCK, STATIC = "release.json", "requirements.lock", "static"
 # What uv writes into a relocatable virtualenv: to the shell a command, to Python a text.
 FIRST_LINES = """\
 #!/bin/sh
@@ -55,7 +56,7 @@ def cached(system: System, cache: Path, revision: Revision) -> Built | None:
     folder = _folder(system, cache, revision)
     if not system.exists(folder / DESCRIPTION):
         return None
-    return Built(templates.parse(system.read(folder / DESCRIPTION))["version"], folder)
+    return Built(json.loads(system.read(folder / DESCRIPTION))["version"], folder)
 
 
 def build(system: System, cache: Path, code: Code, progress: Callable[[str], None]) -> Built:
@@ -127,7 +128,7 @@ def in_use(system: System, instance: Instance) -> Release:
 def of(system: System, instance: Instance, label: str) -> Release:
     """A release of an instance as it describes itself. Raises FileNotFoundError."""
     path = instance.releases / label
-    described = templates.parse(system.read(path / DESCRIPTION))
+    described = json.loads(system.read(path / DESCRIPTION))
     return Release(label, described["version"], described["source"], described["locator"], path)
 
 
@@ -204,7 +205,7 @@ def _close(system: System, code: Code, to: Path) -> None:
         "commit": code.commit,
         "python": python,
     }
-    system.write(to / DESCRIPTION, templates.dump(description))
+    system.write(to / DESCRIPTION, json.dumps(description, indent=2) + "\n")
     system.run(["chown", "--recursive", "--no-dereference", "root:root", to])
     system.run(["chmod", "--recursive", "u=rwX,go=rX", to])
     # The key of the virtual machines that the dispatcher starts: ssh refuses one others can read.

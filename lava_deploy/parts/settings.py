@@ -7,6 +7,8 @@ import secrets
 from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from lava_deploy import templates
 from lava_deploy.model import POSTGRES_SOCKETS, Secret
 
@@ -103,7 +105,7 @@ def make_secrets(system: System, instance: Instance) -> None:
 
 def database_password(system: System, instance: Instance) -> Secret:
     """The password that LAVA logs in to Postgres with. Raises FileNotFoundError."""
-    return Secret(templates.parse(system.read(instance.secrets))["DATABASE_PASSWORD"])
+    return Secret(yaml.safe_load(system.read(instance.secrets))["DATABASE_PASSWORD"])
 
 
 def _own(instance: Instance, configuration: Configuration, database: Database) -> dict[str, Any]:

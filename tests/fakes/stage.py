@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -144,7 +145,8 @@ def bare(root: Path, keeper: str) -> World:
     world.put("/etc/systemd/system/multi-user.target.wants/cron.service", "")
     world.put(PYTHON, "")
     folder = release._folder(system, host.cache, REVISION)
-    world.put(folder / "release.yaml", "version: 2026.07\nsource: debian\nlocator: 2026.07-1\n")
+    described = {"version": "2026.07", "source": "debian", "locator": "2026.07-1"}
+    world.put(folder / "release.json", json.dumps(described))
     world.put(folder / "venv/bin/python", "")
     image = f"6.1.0-cloud-amd64-{guest._recipe()}"
     world.put(host.cache / "guest" / image / guest.KERNEL, "")
