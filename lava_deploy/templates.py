@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,6 @@ def dump(values: Any) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    import shlex
-
     import jinja2
 
     environment = jinja2.Environment(

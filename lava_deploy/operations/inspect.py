@@ -147,10 +147,10 @@ def about(doors: Doors, instance: Instance) -> dict[str, Any]:
 
 
 def in_force(doors: Doors, instance: Instance) -> Configuration:
-    """What of instance.yaml was carried out, whatever the file says by now: host name, components,
-    limits.
+    """What of instance.yaml was carried out, whatever the file says by now.
 
-    The defaults while nothing is remembered yet, or no more.
+    That is the host name, the components and the limits. The defaults while nothing is remembered
+    yet, or no more.
     """
     known = facts.read(doors.system, instance)
     if not known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import locks, sources
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from lava_deploy.configuration import Configuration
+    from lava_deploy.configuration import Configuration, Database
     from lava_deploy.model import Built, Wanted
     from lava_deploy.operations import Doors
     from lava_deploy.postgres import Postgres
@@ -202,9 +203,13 @@ class _Making:
             Step("register the instance", self.register, self.unregister),
         )
 
+    @cached_property
+    def located(self) -> Database:
+        return database.located(self.system, self.configuration.database)
+
     @property
     def server(self) -> Postgres:
-        return _server(self.doors, self.configuration)
+        return self.doors.postgres(self.located)
 
     def make_folders(self) -> None:
         folders.make(self.system, self.instance)
@@ -221,8 +226,7 @@ class _Making:
         database.make(self.server, self.instance, password)
 
     def write_settings(self) -> None:
-        server = database.located(self.system, self.configuration.database)
-        settings.make(self.system, self.instance, self.configuration, server)
+        settings.make(self.system, self.instance, self.configuration, self.located)
         if self.configuration.components.dispatcher:
             tokens.make(self.system, self.instance.worker_token)
             worker.make(self.system, self.instance, self.request.worker)
@@ -231,16 +235,15 @@ class _Making:
     def make_tables(self) -> None:
         """Load the tables of this release if they are kept, else migrate and keep them."""
         built = prepare(self.doors, self.revision, self.add_packages)
-        server = database.located(self.system, self.configuration.database)
         password = settings.database_password(self.system, self.instance)
         dump = schema.place(self.doors.host, built, self.server.version())
         if self.system.exists(dump):
-            schema.load(self.system, self.instance, server, password, dump)
+            schema.load(self.system, self.instance, self.located, password, dump)
             return
         actions = [{"action": "migrate"}, {"action": "forget_example_worker"}]
         new = release.of(self.system, self.instance, self.label)
         console.ask(self.system, self.instance, new, actions)
-        schema.keep(self.system, self.instance, server, password, dump)
+        schema.keep(self.system, self.instance, self.located, password, dump)
 
     def make_accounts(self) -> None:
         """Accounts, worker and device, in one process of LAVA's."""
@@ -310,7 +313,6 @@ class _Making:
 
     def register(self) -> None:
         """Remember what no file of the instance says; from here on, `list` shows it."""
-        server = database.located(self.system, self.configuration.database)
         facts.remember(
             self.system,
             self.instance,
@@ -318,7 +320,7 @@ class _Making:
             admin=self.request.admin,
             worker=self.request.worker,
             hostname=self.configuration.route.hostname,
-            database=asdict(server),
+            database=asdict(self.located),
             limits=asdict(self.configuration.limits),
             services=[
                 each.name for each in services.of(self.system, self.instance, self.configuration)

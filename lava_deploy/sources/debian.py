@@ -37,9 +37,11 @@ def offers(
     age = 0 if refresh else HOUR
     with ThreadPoolExecutor(max_workers=len(suites)) as pool:
         failures = list(pool.map(lambda suite: archives.refresh(system, suite, age), suites))
+        different = archives.distinct(system, suites)
+        versions = pool.map(lambda one: archives.versions(system, one, "lava-server"), different)
     places: dict[str, list[str]] = {}
-    for suite in archives.distinct(system, suites):
-        for version in archives.versions(system, suite, "lava-server"):
+    for suite, some in zip(different, versions, strict=True):
+        for version in some:
             places.setdefault(version, []).append(suite.name)
     python = pythons.here(system)
     found = [_revision(version, names, python) for version, names in places.items()]
