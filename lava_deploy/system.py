@@ -242,7 +242,9 @@ class System:
         self, path: Path, text: str, mode: int = 0o644, owner: str = "root", group: str = "root"
     ) -> None:
         """Replace a file in one step; at no moment it is readable to more than `mode` says."""
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beginning = f".{path.name}.writing-"
+        _remove_torn(path.parent, beginning)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{beginning}{os.getpid()}-")
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -344,6 +346,15 @@ def _lines(pipe: int, patience: float | None) -> Iterator[str | None]:
 
 def _leave_to_command(_signal: int, _frame: FrameType | None) -> None:
     """Do nothing: whoever is attached to the terminal deals with it."""
+
+
+def _remove_torn(directory: Path, beginning: str) -> None:
+    """Remove what runs that were killed have half written; others may be writing the same file."""
+    for name in os.listdir(directory):
+        if name.startswith(beginning):
+            process = name.removeprefix(beginning).partition("-")[0]
+            if not os.path.exists(f"/proc/{process}"):
+                (directory / name).unlink(missing_ok=True)
 
 
 def _as_user(command: list[str], user: str) -> list[str]:

@@ -1,5 +1,9 @@
 """The door to this machine, where it needs no root."""
 
+import grp
+import os
+import pwd
+
 from lava_deploy.system import System
 
 
@@ -9,3 +13,12 @@ def test_ctrl_c_is_left_to_the_command_on_the_terminal():
 
 def test_a_command_that_a_signal_ends_has_the_status_a_shell_gives_it():
     assert System().attach(["sh", "-c", "kill -INT $$"]) == 130
+
+
+def test_what_a_killed_run_has_half_written_goes_and_what_another_is_writing_stays(tmp_path):
+    torn, living = (tmp_path / f".file.writing-{process}-x" for process in (99999999, os.getpid()))
+    torn.touch()
+    living.touch()
+    user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    System().write(tmp_path / "file", "whole", owner=user, group=group)
+    assert sorted(tmp_path.iterdir()) == [living, tmp_path / "file"]
