@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lava_deploy import locks, sources
 from lava_deploy.errors import CommandFailed, Unreachable
-from lava_deploy.model import Revision, name_faults
+from lava_deploy.model import WEB, Revision, name_faults
 from lava_deploy.operations import SHARED_LOCK, wait_for_pages
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
@@ -196,10 +196,12 @@ class _Making:
             ),
             Step("write the settings", self.write_settings),
             Step("make the tables", self.make_tables),
-            Step("start the services", self.start_services, self.remove_services),
-            # while they load LAVA
+            Step("start the web server", self.start_web, self.remove_services),
+            # while it loads LAVA
             Step("make the accounts and the device", self.make_accounts),
             Step("open the route", self.open_route, self.close_route),
+            # a worker that finds no server asks again after 20 seconds only
+            Step("start the other services", self.start_all),
             Step("register the instance", self.register, self.unregister),
         )
 
@@ -280,19 +282,21 @@ class _Making:
             },
         ]
 
-    def start_services(self) -> None:
+    def start_web(self) -> None:
         built = release.of(self.system, self.instance, self.label)
-        keeper = self.doors.keeper
         with self.alone():
             services.make(
                 self.system,
-                keeper,
+                self.doors.keeper,
                 self.instance,
                 built,
                 self.configuration,
                 self.request.worker,
             )
-        services.start(self.system, keeper, self.instance, self.configuration)
+        services.start(self.system, self.doors.keeper, self.instance, self.configuration, WEB)
+
+    def start_all(self) -> None:
+        services.start(self.system, self.doors.keeper, self.instance, self.configuration)
 
     def remove_services(self) -> None:
         with self.alone():

@@ -10,7 +10,7 @@ from tests.hosts.manifest import Entry, difference
 
 pytestmark = pytest.mark.e2e
 NAME = "victim"
-STEPS = range(1, 11)
+STEPS = range(1, 12)
 REMOVAL_STEPS = range(1, 6)
 REVERSIBLE_REMOVAL_STEPS = 2
 # Kills a command with all it has started, in the middle of a step: when the journal says that as
