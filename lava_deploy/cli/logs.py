@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import click
 
-from lava_deploy.cli.context import Context, common
-from lava_deploy.cli.running import named, of_component
+from lava_deploy.cli.context import Context, common, named
+from lava_deploy.cli.running import of_component
 
 LINES = 50
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -1,8 +1,7 @@
 """The processes of an instance: which there are, how each is started, and their common verbs.
 
-What looks after processes is handed in as `keeper`. Every
-process is started by a launcher, a script that names the release's real path: to change the release
-is to rewrite launchers.
+What looks after processes is handed in as `keeper`. Every process is started by a launcher, a
+script that names the release's real path: to change the release is to rewrite launchers.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SECONDS_TO_CANCEL = 20
 
 
 class Keeper(Protocol):
-    """What keeps processes of instances running: parts.systemd.Systemd, parts.supervisor's."""
+    """What keeps the services of a host's instances running: Systemd or Supervisord."""
 
     def faults(self, limits: Limits) -> list[str]: ...
     def install(self, instance: Instance, services: Sequence[Service], limits: Limits) -> None: ...
@@ -141,8 +140,7 @@ def make(
     change(system, instance, texts(instance, release, configuration, worker))
     if not system.target(instance.launchers / WEB):
         system.link(instance.launchers / WEB, f"{WEB}-{SLOTS[0]}")
-    wanted = of(system, instance, configuration)
-    keeper.install(instance, wanted, configuration.limits)
+    keeper.install(instance, of(system, instance, configuration), configuration.limits)
 
 
 def change(system: System, instance: Instance, wanted: Mapping[Path, str | None]) -> None:

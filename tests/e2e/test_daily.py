@@ -264,3 +264,15 @@ def test_smoke_runs_a_real_job_again(admin: Admin) -> None:
     before = admin.json("show", NAME)["instance"]["smoke"]["job"]
     job = admin.json("smoke", NAME)["job"]
     assert job["health"] == "Complete" and job["job"] > before
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_systemd_itself_finds_the_services_well_protected(
+    admin: Admin, machine: Machine, component: str
+) -> None:
+    """In tenths of its points; what the dispatcher is not denied is told in its unit, with why."""
+    if machine.run(["test", "-d", "/run/systemd/system"], check=False).status != 0:
+        return
+    unit = f"lava-deploy-{'web-a' if component == 'web' else component}@{NAME}.service"
+    limit = 80 if component == "dispatcher" else 30
+    machine.run(["systemd-analyze", "security", "--no-pager", f"--threshold={limit}", unit])

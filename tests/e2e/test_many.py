@@ -1,5 +1,6 @@
 """A second and a third instance beside the first, and a database on another machine."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -90,18 +91,47 @@ def test_two_installs_at_once_both_end_with_a_passed_job(others: Admin) -> None:
     assert all(found[name]["smoke"]["health"] == "Complete" for name in OTHERS)
 
 
-def test_tables_that_are_loaded_are_those_that_migrations_make(others: Admin) -> None:
-    """The first instance of a release is migrated, and its tables are dumped for the next ones."""
-    others("install", "-n", "--yes", "loaded")
-    migrated, loaded = tables(others.machine, OTHERS[0]), tables(others.machine, "loaded")
-    others("remove", "loaded", "--yes")
+@pytest.fixture(scope="module")
+def migrated_and_loaded(others: Admin) -> Iterator[tuple[str, str]]:
+    """An instance whose tables migrations made, and one that got the dump of these."""
+    machine, names = others.machine, ("migrated", "loaded")
+    machine.run("rm -f /srv/lava/cache/schemas/*")
+    for name in names:
+        others("install", "-n", "--yes", name)
+        assert machine.run("ls /srv/lava/cache/schemas").stdout.count(".sql") == 1
+    yield names
+    for name in names:
+        others("remove", name, "--yes")
+
+
+def test_tables_that_are_loaded_are_those_that_migrations_make(
+    migrated_and_loaded: tuple[str, str], machine: Machine
+) -> None:
+    migrated, loaded = (dumped(machine, name, "--schema-only") for name in migrated_and_loaded)
     assert any("CREATE TABLE" in line for line in migrated)
     assert loaded == migrated
 
 
-def tables(machine: Machine, name: str) -> list[str]:
-    """The definition of all tables; lines with a backslash hold a random word of pg_dump's."""
-    dump = ["pg_dump", "--schema-only", "--no-owner", "--no-privileges", f"lava-{name}"]
+def test_instances_of_one_dump_have_no_random_value_in_common(
+    migrated_and_loaded: tuple[str, str], machine: Machine
+) -> None:
+    """Tokens, keys, hashes: long words of letters and digits, in the data and beside it."""
+    found = [random_words(machine, name) for name in migrated_and_loaded]
+    assert all(len(words) >= 6 for words in found)
+    assert found[0] & found[1] == set()
+
+
+def random_words(machine: Machine, name: str) -> set[str]:
+    secrets = machine.run(
+        f"cat /srv/lava/instances/{name}/etc/*-token /srv/lava/instances/{name}/etc/secrets.yaml"
+    )
+    text = "\n".join([*dumped(machine, name, "--data-only"), secrets.stdout])
+    return set(re.findall(r"\b(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{20,}", text))
+
+
+def dumped(machine: Machine, name: str, part: str) -> list[str]:
+    """What pg_dump tells of a database; lines with a backslash hold a random word of its own."""
+    dump = ["pg_dump", part, "--no-owner", "--no-privileges", f"lava-{name}"]
     text = machine.run(["runuser", "-u", "postgres", "--", *dump]).stdout
     return [line for line in text.splitlines() if not line.startswith("\\")]
 
