@@ -140,7 +140,7 @@ def test_logs_of_a_job_are_of_the_scheduler_the_dispatcher_and_its_own(admin: Ad
 
 def test_the_log_of_a_job_is_read_when_it_is_compressed(admin: Admin) -> None:
     before = admin("logs", NAME, "--job", "1").stdout
-    admin("manage", NAME, "jobs", "compress")
+    admin("manage", NAME, "jobs", "compress", "--submitter", "lava-deploy")
     jobs = f"/srv/lava/instances/{NAME}/var/lib/lava-server/media/job-output"
     assert admin.machine.run(
         f"find {jobs} -path '*/1/output.yaml*' -printf '%f %u\\n' | sort"
