@@ -35,6 +35,15 @@ def forget_example_worker():
     Worker.objects.filter(hostname="example.com", device__isnull=True).delete()
 
 
+def renew_unusable_passwords():
+    """Draw anew what marks users without a password, such as one that migrations make."""
+    from django.contrib.auth.models import User
+
+    for user in User.objects.filter(password__startswith="!"):
+        user.set_unusable_password()
+        user.save()
+
+
 def superuser(name, password, mail=""):
     """Make an administrator, or give the one of that name this password."""
     from django.contrib.auth.models import User
@@ -174,6 +183,7 @@ ACTIONS = {
         migrate,
         load_pages,
         forget_example_worker,
+        renew_unusable_passwords,
         superuser,
         submitter,
         api_token,

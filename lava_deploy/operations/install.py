@@ -262,6 +262,7 @@ class _Making:
         password = tokens.make(self.system, self.instance.admin_password)
         token = tokens.make(self.system, self.instance.client_token)
         return [
+            {"action": "renew_unusable_passwords"},  # they may be out of a dump
             {
                 "action": "superuser",
                 "name": self.request.admin,
