@@ -16,7 +16,8 @@ APACHE = "/etc/apache2"
 SUPERVISOR = 4711
 # The actions of lava_site/batch.py that plans use; those that change nothing.
 ACTIONS = (
-    "api_token device device_type forget_example_worker migrate site submitter superuser worker"
+    "api_token device device_type forget_example_worker migrate renew_unusable_passwords site "
+    "submitter superuser worker"
 )
 LOOKS = ("load_pages",)
 
