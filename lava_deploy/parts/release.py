@@ -38,6 +38,8 @@ SECRET_KEY = "not used"
 DJANGO_LOGFILE = "/dev/null"
 STATIC_ROOT = {static!r}
 globals().update(update(globals()))
+# else Django looks for the zone's file, which apt may be unpacking just now
+TIME_ZONE = None
 """
 VERIFICATION = """\
 import platform, django, gunicorn, lava_dispatcher.parser
