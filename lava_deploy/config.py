@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lava_deploy.configuration import Configuration, Limits
+from lava_deploy.configuration import LOCATION, ROUTES, Configuration, Limits
 from lava_deploy.errors import ConfigurationError, UsageError
 from lava_deploy.model import LATEST, Host, Secret, Wanted
 
@@ -19,7 +19,13 @@ HOSTNAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(?:\.{LABEL})*")
 MAIL_ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 # django.contrib.auth.validators.UnicodeUsernameValidator, without letters beyond ASCII
 USER_NAME = re.compile(r"[A-Za-z0-9@.+_-]{1,150}")
-KINDS = ("vhost",)
+# One or more segments, which need no escape in a URL or a file of a web server.
+PREFIX = re.compile(r"(/[a-z0-9][a-z0-9_-]*){1,4}")
+# What LAVA itself, the workers and Apache have at the top of every host name.
+TAKEN_PREFIXES = frozenset(
+    "accounts admin api dashboard icons javascript me oidc results rpc2 scheduler server-status "
+    "static tmp v1 ws".split()
+)
 # LAVA's own repository, unless LAVA_DEPLOY_GIT names another.
 UPSTREAM = "https://gitlab.com/lava/lava.git"
 # A URL, or what ssh(1) takes: user@host:path
@@ -193,6 +199,18 @@ def hostname_faults(hostname: str) -> list[str]:
     ]
 
 
+def prefix_faults(prefix: str) -> list[str]:
+    """Why a text cannot be the prefix of a location; empty when it can."""
+    if not PREFIX.fullmatch(prefix):
+        return [
+            f"{prefix!r} is no prefix: it should be a path such as /demo, of lower-case letters, "
+            "digits, hyphens and underscores"
+        ]
+    if prefix.split("/")[1] in TAKEN_PREFIXES:
+        return [f"{prefix} would hide pages of instances that have a host name of their own"]
+    return []
+
+
 def _build(kind: Any, value: Any, place: str, faults: list[str]) -> Any:
     """A value of a type, out of what YAML gave; what does not fit is added to the faults."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -243,8 +261,10 @@ def _senseless(configuration: Configuration) -> list[str]:
         configuration.database,
         configuration.limits,
     )
-    if route.kind not in KINDS:
-        faults.append(f"route.kind: should be one of {', '.join(KINDS)}, not {route.kind!r}")
+    if route.kind not in ROUTES:
+        faults.append(f"route.kind: should be one of {', '.join(ROUTES)}, not {route.kind!r}")
+    if route.prefix or route.kind == LOCATION:
+        faults += [f"route.prefix: {fault}" for fault in prefix_faults(route.prefix)]
     if route.hostname:
         faults += [f"route.hostname: {fault}" for fault in hostname_faults(route.hostname)]
     for place, number, least, most in (

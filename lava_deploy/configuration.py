@@ -6,13 +6,29 @@ from typing import Any
 
 from lava_deploy.model import Secret
 
+ROUTES = VHOST, LOCATION = "vhost", "location"
+
 
 @dataclass(frozen=True)
 class Route:
-    """How people reach an instance. `kind` is "vhost"; `hostname` the name it answers to."""
+    """How people reach an instance: by a host name of its own, or below a path of the host.
 
-    kind: str = "vhost"
+    `kind` is "vhost" or "location"; `hostname` stands in links; `prefix` is the path of a location,
+    such as /demo.
+    """
+
+    kind: str = VHOST
     hostname: str = ""
+    prefix: str = ""
+
+    @property
+    def mount(self) -> str:
+        """What all paths begin with: nothing, or the prefix."""
+        return self.prefix if self.kind == LOCATION else ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.hostname}{self.mount}/"
 
 
 @dataclass(frozen=True)

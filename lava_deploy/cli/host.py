@@ -86,19 +86,26 @@ def _undo_setup(context: Context, *, dry_run: bool, yes: bool) -> None:
 @click.command()
 @click.argument("name", default="demo")
 @click.argument("revision", default="")
+@installing.route
 @click.option("--hostname", metavar="H", default="", help="Instead of NAME.localhost.")
 @installing.source
 @as_json
 @common
 def quickstart(
-    context: Context, name: str, revision: str, hostname: str, source: str, as_json: bool
+    context: Context,
+    name: str,
+    revision: str,
+    route: str | None,
+    hostname: str,
+    source: str,
+    as_json: bool,
 ) -> None:
     """Make a LAVA named NAME of a bare machine and prove it by a real job.
 
     Sets the host up, installs an instance of REVISION and runs the smoke job; asks nothing.
     """
     context.require_root()
-    order = installing.Order(name, revision, source, hostname=hostname)
+    order = installing.Order(name, revision, source, route, hostname)
     configuration, faults = installing.complete(context, order, ask=False)
     refuse([*name_faults(name), *installing.admin_faults(order), *faults])
     _make_everything_ready(context, order)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lava_deploy import config
+from lava_deploy.configuration import LOCATION, ROUTES
 from lava_deploy.errors import DeployError, JobFailed, PreflightFailed, UsageError, remedy
 from lava_deploy.model import name_faults
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lava_deploy.parts.job import Outcome
     from lava_deploy.steps import Plan
 
-LOCAL = ".localhost"
+LOCAL = "localhost"
 # The option of all commands that choose a revision.
 source = click.option(
     "--source",
@@ -32,6 +33,13 @@ source = click.option(
     help="Where the code comes from: debian, git (upstream's, or LAVA_DEPLOY_GIT), "
     "the URL of a git repository, or a path: of a repository if there is a REVISION, "
     "else of a working tree.",
+)
+# The option of all commands that make an instance.
+route = click.option(
+    "--route",
+    type=click.Choice(ROUTES),
+    default=None,
+    help="How people reach it: by a host name of its own (vhost), or as http://HOST/NAME.",
 )
 
 
@@ -42,6 +50,7 @@ class Order:
     name: str
     revision: str = ""
     source: str = ""
+    route: str | None = None
     hostname: str = ""
     admin: str = ""
     admin_mail: str = ""
@@ -75,6 +84,8 @@ def complete(context: Context, order: Order, *, ask: bool) -> tuple[Configuratio
     route = order.values.setdefault("route", {})
     components = order.values.setdefault("components", {})
     mail = order.values.setdefault("mail", {})
+    if order.route:
+        route["kind"] = order.route
     if order.hostname:
         route["hostname"] = order.hostname
     if order.dispatcher is not None:
@@ -83,7 +94,10 @@ def complete(context: Context, order: Order, *, ask: bool) -> tuple[Configuratio
         _ask(context, order, route, components)
     order.admin = order.admin or "admin"
     if not name_faults(order.name):
-        route.setdefault("hostname", order.name + LOCAL)
+        if route.get("kind") == LOCATION:
+            route.setdefault("hostname", LOCAL)
+            route.setdefault("prefix", f"/{order.name}")
+        route.setdefault("hostname", f"{order.name}.{LOCAL}")
     if order.admin_mail:
         mail.setdefault("admins", [order.admin_mail])
     return config.examine(order.values)
@@ -120,7 +134,7 @@ def _proposal(context: Context, name: str) -> str:
     """A host name that other machines can resolve, if this machine has one; else NAME.localhost."""
     from lava_deploy.operations import install
 
-    return install.resolvable_name(context.doors, name) or name + LOCAL
+    return install.resolvable_name(context.doors, name) or f"{name}.{LOCAL}"
 
 
 def request(
@@ -187,7 +201,7 @@ def summary(request: Request, configuration: Configuration) -> list[str]:
     return [
         f"instance    {request.name}",
         f"LAVA        {request.revision['version']} from {request.revision['origin']}",
-        f"address     http://{configuration.route.hostname}/",
+        f"address     {configuration.route.url}",
         f"admin       {request.admin} {request.admin_mail}".rstrip(),
         f"dispatcher  {here} one on this machine",
         f"database    {server}",
@@ -220,7 +234,7 @@ def prove(context: Context, name: str, configuration: Configuration) -> Outcome:
     instance = context.host.instance(name)
     context.report.note(f"running a real job on {name}, in QEMU")
     try:
-        return smoke.run(context.doors, instance, configuration.route.hostname)
+        return smoke.run(context.doors, instance, configuration.route)
     except JobFailed as failed:
         raise JobFailed(
             f"{failed}\n{name} is installed and runs, but this proof failed", hint=failed.hint
@@ -239,7 +253,7 @@ def present(
     from lava_deploy.operations import inspect
 
     instance = context.host.instance(name)
-    url = f"http://{configuration.route.hostname}/"
+    url = configuration.route.url
     admin = inspect.admin(context.doors, instance)
     if as_json:
         proof = {"job": outcome and dataclasses.asdict(outcome)}

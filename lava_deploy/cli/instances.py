@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.argument("revision", default="")
 @installing.source
+@installing.route
 @click.option("--hostname", metavar="H", default="", help="The name that people use.")
 @click.option("--admin", metavar="USER", default="", help="Name of the first admin.")
 @click.option("--admin-mail", metavar="ADDRESS", default="", help="Mail address of the admin.")
@@ -56,6 +57,7 @@ def install(
     name: str,
     revision: str,
     source: str,
+    route: str | None,
     hostname: str,
     admin: str,
     admin_mail: str,
@@ -76,7 +78,7 @@ def install(
     """
     context.require_root()
     order = installing.Order(
-        name, revision, source, hostname, admin, admin_mail, dispatcher, assignments
+        name, revision, source, route, hostname, admin, admin_mail, dispatcher, assignments
     )
     installing.place_database(order, **database)
     asks = context.interactive and not no_questions

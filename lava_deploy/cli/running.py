@@ -193,7 +193,7 @@ def smoke(context: Context, name: str, as_json: bool) -> None:
     instance = context.instance(name)
     configuration = in_force(context, instance)
     with context.holding(name), context.recorded(name):
-        outcome = operation.run(context.doors, instance, configuration.route.hostname)
+        outcome = operation.run(context.doors, instance, configuration.route)
     if as_json:
         context.report.json({"job": asdict(outcome)})
         return

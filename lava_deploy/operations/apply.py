@@ -92,7 +92,7 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
         # without texts, an earlier undo has put them back, and only Apache may not know it yet
         texts = former.read(system, instance)
         ours = _route(instance, configuration)
-        wanted = {path: text or "" for path, text in texts.items() if path in ours}
+        wanted = {path: text for path, text in texts.items() if path in ours}
         with locks.locked(doors.host.locks, SHARED_LOCK, OPERATION, patience=60):
             route.change(system, wanted)
         facts.remember_texts(system, instance, wanted)
@@ -141,7 +141,7 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
                     system,
                     instance,
                     services=after,
-                    hostname=configuration.route.hostname,
+                    route=asdict(configuration.route),
                     limits=asdict(configuration.limits),
                 ),
             ),
@@ -166,7 +166,9 @@ def _limits_difference(former: Limits, wanted: Limits) -> list[str]:
     ]
 
 
-def _wanted(doors: Doors, instance: Instance, configuration: Configuration) -> dict[Path, str]:
+def _wanted(
+    doors: Doors, instance: Instance, configuration: Configuration
+) -> dict[Path, str | None]:
     """All files that depend on instance.yaml, as they should be."""
     server = database.located(doors.system, configuration.database)
     return {
@@ -175,17 +177,14 @@ def _wanted(doors: Doors, instance: Instance, configuration: Configuration) -> d
     }
 
 
-def _route(instance: Instance, configuration: Configuration) -> dict[Path, str]:
+def _route(instance: Instance, configuration: Configuration) -> dict[Path, str | None]:
     return route.texts(instance, configuration.route)
 
 
-def _difference(doors: Doors, path: Path, wanted: str) -> list[str]:
+def _difference(doors: Doors, path: Path, wanted: str | None) -> list[str]:
     """A file's unified diff; of one that holds secrets, only that it changes."""
     there = doors.system.read(path) if doors.system.exists(path) else ""
     if isinstance(wanted, Secret):
         return [] if there == wanted.reveal() else [f"{path}: secret values change"]
-    return list(
-        difflib.unified_diff(
-            there.splitlines(), wanted.splitlines(), f"{path}", f"{path} (new)", lineterm="", n=1
-        )
-    )
+    former, new = there.splitlines(), (wanted or "").splitlines()
+    return list(difflib.unified_diff(former, new, f"{path}", f"{path} (new)", lineterm="", n=1))

@@ -76,7 +76,7 @@ def _overview(
         name=instance.name,
         version=current.version if current else "",
         source=current.source if current else "",
-        url=f"http://{configuration.route.hostname}/",
+        url=configuration.route.url,
         components=components,
         snapshot_age=_snapshot_age(doors, instance, now),
         smoke=facts.read(doors.system, instance).get("smoke", {}),
@@ -149,7 +149,7 @@ def about(doors: Doors, instance: Instance) -> dict[str, Any]:
 def in_force(doors: Doors, instance: Instance) -> Configuration:
     """What of instance.yaml was carried out, whatever the file says by now.
 
-    That is the host name, the components and the limits. The defaults while nothing is remembered
+    That is the route, the components and the limits. The defaults while nothing is remembered
     yet, or no more.
     """
     known = facts.read(doors.system, instance)
@@ -157,7 +157,7 @@ def in_force(doors: Doors, instance: Instance) -> Configuration:
         return Configuration()
     running = {one: one in known["services"] for one in (PUBLISHER, SCHEDULER, DISPATCHER)}
     return Configuration(
-        Route(hostname=known["hostname"]),
+        Route(**known["route"]),
         components=Components(**running),
         limits=facts.limits(doors.system, instance),
     )

@@ -33,7 +33,6 @@ from lava_deploy.steps import Plan, Step
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from lava_deploy.configuration import Configuration, Database
     from lava_deploy.model import Built, Wanted
@@ -324,14 +323,14 @@ class _Making:
             revision=dict(self.request.revision),
             admin=self.request.admin,
             worker=self.request.worker,
-            hostname=self.configuration.route.hostname,
+            route=asdict(self.configuration.route),
             database=asdict(self.located),
             limits=asdict(self.configuration.limits),
             services=[
                 each.name for each in services.of(self.system, self.instance, self.configuration)
             ],
         )
-        texts: dict[Path, str] = route.texts(self.instance, self.configuration.route)
+        texts = route.texts(self.instance, self.configuration.route)
         facts.remember_texts(self.system, self.instance, texts)
 
     def unregister(self) -> None:

@@ -10,19 +10,20 @@ from lava_deploy.parts import device, facts, guest, job, tokens
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from lava_deploy.configuration import Route
     from lava_deploy.model import Instance
     from lava_deploy.operations import Doors
 
 
-def run(doors: Doors, instance: Instance, hostname: str) -> job.Outcome:
-    """Run the smoke job through the host name that people use, and show its log.
+def run(doors: Doors, instance: Instance, route: Route) -> job.Outcome:
+    """Run the smoke job through the route that people use, and show its log.
 
     Raises JobFailed unless the job is Complete and its results prove that its own guest ran.
     """
     image = guest.make(doors.system, doors.host)
     nonce = secrets.token_hex(8)
     text = job.definition(image, device.TYPE, device.TAG, nonce)
-    with _session(doors, instance, hostname) as session:
+    with _session(doors, instance, route) as session:
         outcome = _carry_out(doors, session, text)
         _remember(doors, instance, outcome)
         job.judge(outcome)
@@ -30,11 +31,9 @@ def run(doors: Doors, instance: Instance, hostname: str) -> job.Outcome:
     return outcome
 
 
-def _session(
-    doors: Doors, instance: Instance, hostname: str
-) -> AbstractContextManager[job.Session]:
+def _session(doors: Doors, instance: Instance, route: Route) -> AbstractContextManager[job.Session]:
     token = tokens.read(doors.system, instance.client_token)
-    return job.session(doors.system, hostname, token)
+    return job.session(doors.system, route, token)
 
 
 def _carry_out(doors: Doors, session: job.Session, text: str) -> job.Outcome:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.configuration import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from lava_deploy.model import Instance
     from lava_deploy.system import System
@@ -43,11 +43,12 @@ def remember(system: System, instance: Instance, **facts: Any) -> None:
     )
 
 
-def remember_texts(system: System, instance: Instance, texts: Mapping[Path, str]) -> None:
-    """Remember the hashes of files as lava-deploy wrote them."""
-    written = {str(path): _digest(text) for path, text in texts.items()}
+def remember_texts(system: System, instance: Instance, texts: Mapping[Path, str | None]) -> None:
+    """Remember the hashes of files as lava-deploy wrote them; forget those with None."""
     known = read(system, instance).get("written", {})
-    remember(system, instance, written={**known, **written})
+    others = {path: digest for path, digest in known.items() if Path(path) not in texts}
+    written = {str(path): _digest(text) for path, text in texts.items() if text is not None}
+    remember(system, instance, written=dict(sorted({**others, **written}.items())))
 
 
 def edited(system: System, instance: Instance, paths: list[Path]) -> list[Path]:

@@ -19,6 +19,7 @@ from lava_deploy.errors import CommandFailed, JobFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lava_deploy.configuration import Route
     from lava_deploy.model import Guest, Secret
     from lava_deploy.system import System
     from lava_deploy.web import Web
@@ -75,17 +76,17 @@ class Session:
 
 
 @contextmanager
-def session(system: System, hostname: str, token: Secret) -> Iterator[Session]:
-    """Speak to the server that people reach under a host name.
+def session(system: System, route: Route, token: Secret) -> Iterator[Session]:
+    """Speak to the server as people reach it.
 
     The token lies in a 0600 file (lavacli.yaml, where XDG_CONFIG_HOME says) while the block runs.
     """
-    url = f"http://{hostname}"
+    url = route.url.rstrip("/")
     account = {"uri": f"{url}/RPC2", "username": USER, "token": token.reveal()}
     with system.temporary_directory() as folder:
         system.write(folder / "lavacli.yaml", templates.dump({"default": account}), mode=0o600)
         # The instance is on this host: the admin's proxy need not know its name.
-        direct = {"no_proxy": hostname, "NO_PROXY": hostname}
+        direct = {"no_proxy": route.hostname, "NO_PROXY": route.hostname}
         # Without PYTHONUNBUFFERED the log would come in one piece, at the end.
         ours = {"XDG_CONFIG_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
         yield Session(url, token, folder, {**direct, **ours})

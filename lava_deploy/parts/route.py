@@ -10,50 +10,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lava_deploy import templates
+from lava_deploy.configuration import LOCATION, ROUTES, VHOST
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import SYSTEMD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from lava_deploy.configuration import Route
     from lava_deploy.model import Instance
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
 APACHE = Path("/etc/apache2")
-HEALTH = "http://127.0.0.1/v1/healthz/"
 SECONDS_TO_ANSWER = 60
+# Directives that give a path to something.
+PLACES = ("alias", "proxypass", "scriptalias", "<location")
 
 
-def texts(instance: Instance, route: Route) -> dict[Path, str]:
-    """The files of a route, as they should be."""
-    local = APACHE / f"sites-available/{_name(instance)}.local.conf"
-    return {
-        _site(instance): templates.render(
-            "apache-vhost.conf.j2", instance=instance, route=route, local=local
-        ),
-        _workers(instance): templates.render("apache-workers.conf.j2", instance=instance),
-    }
+def texts(instance: Instance, route: Route) -> dict[Path, str | None]:
+    """The files of a route, as they should be; None for that of the other kind."""
+    files: dict[Path, str | None] = dict.fromkeys(_all(instance))
+    path = _of_kind(instance, route.kind)
+    files[path] = templates.render(
+        f"apache-{route.kind}.conf.j2",
+        instance=instance,
+        route=route,
+        local=path.with_suffix(".local.conf"),
+    )
+    files[_workers(instance)] = templates.render("apache-workers.conf.j2", instance=instance)
+    return files
 
 
 def faults(system: System, instance: Instance, route: Route) -> list[str]:
-    """What stands in the way of a new route: a host name that another file already serves."""
+    """What stands in the way of a new route: a name or path that another file already serves."""
+    own = {path.name for path in _all(instance)}
     found = []
-    for name in system.names(APACHE / "sites-enabled"):
-        path = APACHE / "sites-enabled" / name
-        if name == _site(instance).name:
-            continue
-        try:
-            words = [line.split() for line in system.read(path).splitlines()]
-        except FileNotFoundError:  # a link to what is gone
-            continue
-        served = {name.lower() for line in words if _names_hosts(line) for name in line[1:]}
-        if route.hostname in served:
-            found.append(f"Apache already serves the host name {route.hostname}, by {path}")
+    for kind in ("sites-enabled", "conf-enabled"):
+        for name in system.names(APACHE / kind):
+            if name not in own:
+                found += _clashes(system, APACHE / kind / name, route)
     return found
 
 
 def exists(system: System, instance: Instance) -> bool:
-    return any(system.exists(path) for path in (_site(instance), _workers(instance)))
+    return any(system.exists(path) for path in _all(instance))
 
 
 def make(system: System, instance: Instance, route: Route) -> None:
@@ -64,24 +65,23 @@ def make(system: System, instance: Instance, route: Route) -> None:
     change(system, texts(instance, route))
 
 
-def change(system: System, wanted: dict[Path, str]) -> None:
-    """Write files of Apache's and enable them, or put back what there was."""
+def change(system: System, wanted: Mapping[Path, str | None]) -> None:
+    """Write files of Apache's and enable them, remove those with None; or put all of it back."""
     before = {path: system.read(path) if system.exists(path) else None for path in wanted}
     for path, text in wanted.items():
-        system.write(path, text)
-        system.run(_switch("en", path))
+        _give(system, path, text)
     try:
         system.run(["apache2ctl", "configtest"])
     except CommandFailed:
         for path, former in before.items():
-            _put_back(system, path, former)
+            _give(system, path, former)
         raise
     reload(system)
 
 
 def remove(system: System, instance: Instance) -> None:
     """Serve the instance no longer. Files that an admin added beside ours stay."""
-    found = [path for path in (_site(instance), _workers(instance)) if _is_there(system, path)]
+    found = [path for path in _all(instance) if _is_there(system, path)]
     for path in found:
         system.run(_switch("dis", path, "--purge"))
     if found:
@@ -97,14 +97,14 @@ def status(web: Web, route: Route) -> int:
     Asked of this machine by the route's name, whether that name resolves here or not.
     """
     try:
-        return web.status(HEALTH, route.hostname)
+        return web.status(_health(route), route.hostname)
     except Unreachable:
         return 0
 
 
 def wait(web: Web, route: Route) -> None:
     """Wait until the instance's health page is well. Raises Unreachable after a minute."""
-    web.wait(HEALTH, SECONDS_TO_ANSWER, route.hostname)
+    web.wait(_health(route), SECONDS_TO_ANSWER, route.hostname)
 
 
 def reload(system: System) -> None:
@@ -115,10 +115,15 @@ def reload(system: System) -> None:
         system.run(["apache2ctl", "graceful"])
 
 
-def _put_back(system: System, path: Path, text: str | None) -> None:
-    """Give a file its former text, or disable and remove it."""
+def _health(route: Route) -> str:
+    return f"http://127.0.0.1{route.mount}/v1/healthz/"
+
+
+def _give(system: System, path: Path, text: str | None) -> None:
+    """Give a file its text and enable it, or disable and remove it."""
     if text is not None:
         system.write(path, text)
+        system.run(_switch("en", path))
     elif _is_there(system, path):
         system.run(_switch("dis", path, "--purge"))
         system.remove(path)
@@ -136,16 +141,45 @@ def _switch(verb: str, path: Path, *options: str) -> list[str]:
     return [f"a2{verb}{kind}", "--quiet", *options, path.stem]
 
 
-def _names_hosts(words: list[str]) -> bool:
-    return bool(words) and words[0].lower() in ("servername", "serveralias")
+def _clashes(system: System, path: Path, route: Route) -> list[str]:
+    """What a file of Apache's already serves of a route."""
+    try:
+        lines = [line.split() for line in system.read(path).splitlines()]
+    except FileNotFoundError:  # a link to what is gone
+        return []
+    found = []
+    if route.kind == VHOST and route.hostname in _said(lines, "servername", "serveralias"):
+        found.append(f"Apache already serves the host name {route.hostname}, by {path}")
+    if route.kind == LOCATION:
+        served = {place.strip('"<>').rstrip("/") + "/" for place in _said(lines, *PLACES)} - {"/"}
+        own = f"{route.prefix}/"
+        found += [
+            f"Apache already serves {place}, by {path}: {own} would clash with it"
+            for place in sorted(served)
+            if place.startswith(own) or own.startswith(place)
+        ]
+    return found
+
+
+def _said(lines: Sequence[Sequence[str]], *directives: str) -> set[str]:
+    """The words after directives."""
+    said = [line[1:] for line in lines if line and line[0].lower() in directives]
+    return {word.lower() for words in said for word in words}
 
 
 def _name(instance: Instance) -> str:
     return f"lava-{instance.name}"
 
 
-def _site(instance: Instance) -> Path:
-    return APACHE / f"sites-available/{_name(instance)}.conf"
+def _of_kind(instance: Instance, kind: str) -> Path:
+    """The file of a route, where Debian has those of its kind."""
+    directory = {VHOST: "sites-available", LOCATION: "conf-available"}[kind]
+    return APACHE / directory / f"{_name(instance)}.conf"
+
+
+def _all(instance: Instance) -> list[Path]:
+    """Every file that a route may have."""
+    return [*(_of_kind(instance, kind) for kind in ROUTES), _workers(instance)]
 
 
 def _workers(instance: Instance) -> Path:

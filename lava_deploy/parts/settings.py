@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lava_deploy import templates
+from lava_deploy.configuration import LOCATION
 from lava_deploy.model import POSTGRES_SOCKETS, Secret
 
 if TYPE_CHECKING:
@@ -137,14 +138,21 @@ def _own(instance: Instance, configuration: Configuration, database: Database) -
 
 
 def _routing(instance: Instance, configuration: Configuration) -> dict[str, Any]:
-    """What depends on the address that browsers use: so far a host name of its own, over HTTP."""
-    names = [configuration.route.hostname, instance.canonical_host]
+    """What depends on the address that browsers use, over HTTP so far.
+
+    A location is reached by every name and address of the host, which come and go; a vhost's names
+    are known.
+    """
+    route = configuration.route
+    names = [*filter(None, [route.hostname, instance.canonical_host])]
     return {
-        "ALLOWED_HOSTS": [*filter(None, names), "localhost", "127.0.0.1", "[::1]"],
-        "MOUNT_POINT": "",
-        "STATIC_URL": "/static/",
-        "LOGIN_REDIRECT_URL": "/",
-        "CSRF_COOKIE_PATH": "/",
+        "ALLOWED_HOSTS": ["*"]
+        if route.kind == LOCATION
+        else [*names, "localhost", "127.0.0.1", "[::1]"],
+        "MOUNT_POINT": route.mount.strip("/"),
+        "STATIC_URL": f"{route.mount}/static/",
+        "LOGIN_REDIRECT_URL": f"{route.mount}/",
+        "CSRF_COOKIE_PATH": f"{route.mount}/",
         "SESSION_COOKIE_SECURE": False,
         "CSRF_COOKIE_SECURE": False,
         "HTTPS_XML_RPC": False,

@@ -23,6 +23,7 @@ ORDER = (
     "quickstart",
     "daily",
     "web",
+    "location",
     "jobs",
     "bad_input",
     "full_disk",

@@ -1,13 +1,15 @@
-"""The settings, launchers, units and programs of an instance, text by text."""
+"""The settings, launchers, units, programs and routes of an instance, text by text."""
 
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lava_deploy.configuration import (
+    LOCATION,
     Components,
     Configuration,
     Database,
@@ -17,7 +19,7 @@ from lava_deploy.configuration import (
     Route,
 )
 from lava_deploy.model import Host, Release, Secret
-from lava_deploy.parts import services, settings, supervisor, systemd
+from lava_deploy.parts import route, services, settings, supervisor, systemd
 from lava_deploy.system import System
 
 HERE = Path(__file__).parent
@@ -39,6 +41,9 @@ CONFIGURATION = Configuration(
     settings={"REQUIRE_LOGIN": True, "AUTH_LDAP_BIND_PASSWORD": "nor is this"},
 )
 
+ROUTE = Route(LOCATION, "lab.example.org", "/demo")
+ROUTES = {each.kind: route.texts(INSTANCE, each) for each in (CONFIGURATION.route, ROUTE)}
+
 
 def rendered() -> dict[str, str]:
     """All texts by the names of their golden files."""
@@ -53,6 +58,13 @@ def rendered() -> dict[str, str]:
     limits = Limits(memory="4G", cpu_weight=200, tasks=1000)
     for path, text in systemd.slice_texts(INSTANCE, limits).items():
         texts[f"systemd/{path.relative_to(systemd.UNITS)}"] = text
+    for kind, texts_of_kind in ROUTES.items():
+        for path, text in texts_of_kind.items():
+            if text is not None:
+                texts[f"apache/{kind}/{path.relative_to(route.APACHE)}"] = text
+    at_location = settings.texts(INSTANCE, replace(CONFIGURATION, route=ROUTE), Database(port=5432))
+    routing = "10-routing.yaml"
+    texts[f"settings/location/{routing}"] = at_location[INSTANCE.settings / routing]
     everything = services.of(system, INSTANCE, CONFIGURATION)
     texts["supervisor/demo.conf"] = supervisor.text(INSTANCE, everything)
     return texts

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lava_deploy.configuration import Route
 from lava_deploy.errors import CommandFailed, JobFailed
 from lava_deploy.model import Guest, Secret
 from lava_deploy.parts import job
@@ -117,7 +118,9 @@ def test_a_complete_job_with_a_failed_case_is_not_accepted():
 
 
 def test_the_token_lies_in_a_closed_file_and_only_while_the_session_lasts():
-    with job.session(System({}), "demo.localhost", Secret("secret-token")) as session:
+    with job.session(
+        System({}), Route(hostname="demo.localhost"), Secret("secret-token")
+    ) as session:
         file = session.folder / "lavacli.yaml"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(session.folder.stat().st_mode) == 0o700

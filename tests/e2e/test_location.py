@@ -1,0 +1,98 @@
+"""An instance below a path of the machine, beside others that have host names of their own."""
+
+import http.client
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.machines import Admin, Machine, files
+from tests.e2e.test_daily import wait_for_answers
+from tests.e2e.test_quickstart import NAME as NEIGHBOUR
+from tests.hosts.manifest import difference
+
+pytestmark = pytest.mark.e2e
+NAME = "below"
+YAML = f"/srv/lava/instances/{NAME}/instance.yaml"
+
+
+def get(machine: Machine, path: str, host: str = "") -> http.client.HTTPResponse:
+    """An answer over the network, by a Host header or the machine's address; none is followed."""
+    connection = http.client.HTTPConnection(machine.address, timeout=60)
+    headers = {"Host": host} if host else {}
+    connection.request("GET", path, headers={"Connection": "close", **headers})
+    return connection.getresponse()
+
+
+@pytest.fixture(scope="module")
+def located(machine: Machine) -> Iterator[Admin]:
+    admin = Admin(machine)
+    admin("install", NAME, "-n", "--yes", "--route", "location", "--smoke")
+    yield admin
+    admin("remove", NAME, "--yes")
+
+
+def test_a_job_passes_through_a_location(located: Admin) -> None:
+    """Submitted and watched over XML-RPC, read back over REST, all below the prefix."""
+    found = {one["name"]: one for one in located.json("list")["instances"]}
+    assert found[NAME]["url"] == f"http://localhost/{NAME}/"
+    assert found[NAME]["smoke"]["health"] == "Complete"
+    assert located.json("status", NAME)["instances"][0]["answers"] == 200
+
+
+@pytest.mark.parametrize("host", ["", "localhost", "any.name.of.the.machine", NEIGHBOUR])
+def test_it_answers_under_every_name_of_the_machine(located: Admin, host: str) -> None:
+    name = f"{host}.localhost" if host == NEIGHBOUR else host
+    page = get(located.machine, f"/{NAME}/", name)
+    assert page.status == 200
+    assert f'href="/{NAME}/scheduler/' in page.read().decode()
+    bare = get(located.machine, f"/{NAME}", name)
+    assert (bare.status, bare.headers["Location"].endswith(f"/{NAME}/")) == (302, True)
+
+
+def test_all_kinds_of_pages_are_below_the_prefix(located: Admin) -> None:
+    machine = located.machine
+    for path in (
+        *("/v1/healthz/", "/ws/v1/healthz", "/static/docs/assets/stylesheets/extra.css"),
+        *("/api/v0.2/system/version/", "/accounts/login/", "/scheduler/alljobs"),
+    ):
+        assert get(machine, f"/{NAME}{path}").status == 200, path
+    refused = get(machine, f"/{NAME}/admin/")
+    assert refused.headers["Location"].startswith(f"/{NAME}/admin/login/")
+
+
+def test_its_cookies_are_its_own(located: Admin) -> None:
+    cookie = get(located.machine, f"/{NAME}/accounts/login/").headers["Set-Cookie"]
+    assert cookie.startswith(f"csrftoken_{NAME}=") and f"Path=/{NAME}/" in cookie
+
+
+def test_the_neighbour_keeps_its_pages(located: Admin) -> None:
+    page = get(located.machine, "/", f"{NEIGHBOUR}.localhost")
+    assert page.status == 200 and f"/{NAME}/" not in page.read().decode()
+
+
+def test_a_prefix_that_is_taken_is_refused(located: Admin) -> None:
+    ordered = ("install", "another", "-n", "--yes", "--route", "location")
+    taken = located(*ordered, "--set", f"route.prefix=/{NAME}", status=4)
+    assert f"Apache already serves /{NAME}/" in taken.stderr
+    hidden = located(*ordered, "--set", "route.prefix=/scheduler", status=4)
+    assert "would hide pages" in hidden.stderr
+
+
+def test_it_becomes_a_vhost_and_a_location_again_as_it_was(located: Admin) -> None:
+    machine = located.machine
+    before = files(machine)
+    change(located, "s/kind: location/kind: vhost/; s/hostname: .*/hostname: below.test/")
+    assert get(machine, "/", "below.test").status == 200
+    assert get(machine, f"/{NAME}/").status == 404
+    change(located, 's/kind: vhost/kind: location/; s/hostname: .*/hostname: "localhost"/')
+    assert get(machine, f"/{NAME}/").status == 200
+    changed = difference(before, files(machine))
+    own = f"/srv/lava/instances/{NAME}/"
+    assert [path for path in changed if not path.startswith((f"{own}run", f"{own}var"))] == []
+
+
+def change(admin: Admin, edit: str) -> None:
+    """Edit instance.yaml with sed(1), and apply."""
+    admin.machine.run(["sed", "-i", edit, YAML])
+    admin("apply", NAME)
+    wait_for_answers(admin, NAME)
