@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import os
 import re
 import typing
@@ -39,6 +40,8 @@ MEGABYTES = {"M": 1, "G": 1024, "T": 1024**2}
 LEAST_MEMORY = 256
 LEAST_TASKS = 64
 MOST_TASKS = 4 * 1024**2  # pid_max of 64-bit kernels
+# What YAML takes for a text without quotes.
+PLAIN = re.compile(r"[a-z/][a-z0-9./_-]*")
 # Settings that lava-deploy itself has to know; the place where an admin changes them.
 OWNED_SETTINGS = {
     "DATABASES": "database",
@@ -119,6 +122,42 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         values[key] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"the value of {place} is no YAML: {error}") from error
+
+
+def rewrite(text: str, changes: Mapping[str, str]) -> str:
+    """The text of instance.yaml with other values at places such as `route.kind`.
+
+    All else of the text stays, comments among it; what is not there yet is added to its section.
+    Raises ConfigurationError for a text that has no such section.
+    """
+    import yaml
+
+    for place, value in changes.items():
+        section, _, key = place.partition(".")
+        try:
+            parts = dict(_pairs(yaml.compose(text)))[section]
+            inner = dict(_pairs(parts))
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"instance.yaml has no section {section}",
+                hint=f"Write `{section}:` and below it `  {key}: {value}`, then `apply`.",
+            ) from error
+        node = inner.get(key)
+        if node is None:
+            start = end = parts.start_mark.index
+            new = f"{key}: {json.dumps(value)}\n{' ' * parts.start_mark.column}"
+        else:
+            start, end = node.start_mark.index, node.end_mark.index
+            new = value if node.style is None and PLAIN.fullmatch(value) else json.dumps(value)
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _pairs(mapping: Any) -> list[tuple[str, Any]]:
+    """The keys of a YAML mapping in block style, with the nodes of their values."""
+    if getattr(mapping, "flow_style", True) is not False:
+        raise TypeError("no mapping of lines")
+    return [(key.value, value) for key, value in mapping.value]
 
 
 def host(root: str, environment: Mapping[str, str]) -> Host:
@@ -263,7 +302,7 @@ def _senseless(configuration: Configuration) -> list[str]:
     )
     if route.kind not in ROUTES:
         faults.append(f"route.kind: should be one of {', '.join(ROUTES)}, not {route.kind!r}")
-    if route.prefix or route.kind == LOCATION:
+    if route.kind == LOCATION:
         faults += [f"route.prefix: {fault}" for fault in prefix_faults(route.prefix)]
     if route.hostname:
         faults += [f"route.hostname: {fault}" for fault in hostname_faults(route.hostname)]

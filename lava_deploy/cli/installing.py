@@ -94,10 +94,9 @@ def complete(context: Context, order: Order, *, ask: bool) -> tuple[Configuratio
         _ask(context, order, route, components)
     order.admin = order.admin or "admin"
     if not name_faults(order.name):
-        if route.get("kind") == LOCATION:
-            route.setdefault("hostname", LOCAL)
-            route.setdefault("prefix", f"/{order.name}")
-        route.setdefault("hostname", f"{order.name}.{LOCAL}")
+        by_path = route.get("kind") == LOCATION
+        route.setdefault("hostname", LOCAL if by_path else f"{order.name}.{LOCAL}")
+        route.setdefault("prefix", f"/{order.name}")
     if order.admin_mail:
         mail.setdefault("admins", [order.admin_mail])
     return config.examine(order.values)

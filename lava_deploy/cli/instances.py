@@ -15,7 +15,7 @@ from lava_deploy.errors import UsageError
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance
@@ -107,23 +107,42 @@ def install(
 @common
 def apply(context: Context, name: str, overwrite: bool, dry_run: bool) -> None:
     """Carry out what changed in the instance.yaml of NAME; shows the difference."""
-    from lava_deploy.operations import apply as operation
-
     context.require_root()
     instance = context.instance(name)
     with context.holding(name):
         configuration = read_configuration(context, instance)
-        refuse(operation.faults(context.doors, instance, configuration, overwrite=overwrite))
-        difference = operation.difference(context.doors, instance, configuration)
-        if not difference:
-            context.report.note(f"{name} already is as its instance.yaml says")
-            return
-        for line in difference:
-            context.report.line(line)
-        with context.recorded(name):
-            context.carry_out(
-                operation.plan(context.doors, instance, configuration), dry_run=dry_run
-            )
+        carry_out_change(
+            context, instance, configuration, {}, "", overwrite=overwrite, dry_run=dry_run
+        )
+
+
+def carry_out_change(
+    context: Context,
+    instance: Instance,
+    configuration: Configuration,
+    changes: Mapping[str, str],
+    text: str,
+    *,
+    overwrite: bool,
+    dry_run: bool,
+) -> None:
+    """Show what differs from what is in force, and carry it out.
+
+    `changes` and `text` are those that a command makes in instance.yaml. Raises PreflightFailed.
+    """
+    from lava_deploy.operations import apply as operation
+
+    doors = context.doors
+    refuse(operation.faults(doors, instance, configuration, overwrite=overwrite))
+    difference = operation.difference(doors, instance, configuration)
+    if not difference:
+        context.report.note(f"{instance.name} already is as its instance.yaml says")
+        return
+    for line in difference:
+        context.report.line(line)
+    plan = operation.plan(doors, instance, configuration, changes, text)
+    with context.recorded(instance.name):
+        context.carry_out(plan, dry_run=dry_run)
 
 
 @click.command()
@@ -227,15 +246,23 @@ def _rebuild(
         return installing.plan(context, request, config.build(request.values, "the order"))
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, in_force(context, instance))
-    return apply.plan(doors, instance, read(context, instance))
+    if journal.operation == apply.TOGGLE and read is read_configuration:
+        text = config.rewrite(configuration_text(context, instance), decisions)
+        changed = config.read(text, str(instance.configuration))
+        return apply.plan(doors, instance, changed, decisions, text)
+    return apply.plan(doors, instance, read(context, instance), decisions)
+
+
+def configuration_text(context: Context, instance: Instance) -> str:
+    """The text of the instance.yaml of an instance."""
+    from lava_deploy.operations import inspect
+
+    return inspect.configuration_text(context.doors, instance)
 
 
 def read_configuration(context: Context, instance: Instance) -> Configuration:
     """What the instance.yaml of an instance says. Raises ConfigurationError."""
-    from lava_deploy.operations import inspect
-
-    text = inspect.configuration_text(context.doors, instance)
-    return config.read(text, str(instance.configuration))
+    return config.read(configuration_text(context, instance), str(instance.configuration))
 
 
 def in_force(context: Context, instance: Instance) -> Configuration:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from lava_deploy import locks
 from lava_deploy.configuration import Database
-from lava_deploy.model import Secret
+from lava_deploy.model import SCHEDULER, WEB, Secret
 from lava_deploy.operations import SHARED_LOCK, wait_for_pages
+from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
     console,
     database,
@@ -23,14 +24,16 @@ from lava_deploy.parts import (
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lava_deploy.configuration import Configuration, Limits
-    from lava_deploy.model import Instance, Service
+    from lava_deploy.model import Instance
     from lava_deploy.operations import Doors
 
-OPERATION = "apply"
+OPERATION, TOGGLE = "apply", "toggle"
+# Whose settings depend on the route; the publisher's and the worker's do not.
+ROUTED = (WEB, SCHEDULER)
 
 
 def faults(
@@ -67,12 +70,29 @@ def difference(doors: Doors, instance: Instance, configuration: Configuration) -
     return lines + _limits_difference(facts.limits(doors.system, instance), configuration.limits)
 
 
-def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan:
-    """Write, reload and restart; undone by the former texts."""
+def plan(
+    doors: Doors,
+    instance: Instance,
+    configuration: Configuration,
+    changes: Mapping[str, str] | None = None,
+    text: str = "",
+) -> Plan:
+    """Write, reload and restart; undone by the former texts.
+
+    With `changes`, instance.yaml itself is given a new `text` first, as that is how they were made.
+    """
     system = doors.system
 
     def keep() -> None:
-        former.make(system, instance, _wanted(doors, instance, configuration))
+        own = [instance.configuration] if changes else []
+        former.make(system, instance, [*own, *_wanted(doors, instance, configuration)])
+
+    def rewrite() -> None:
+        configuration_file.change(system, instance, text)
+
+    def put_back_file() -> None:
+        if (former_text := former.read(system, instance).get(instance.configuration)) is not None:
+            configuration_file.change(system, instance, former_text)
 
     def write() -> None:
         server = database.located(system, configuration.database)
@@ -99,15 +119,19 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
 
     def run() -> None:
         wanted = services.of(system, instance, configuration)
-        if before == after and former.read(system, instance) == _wanted(
-            doors, instance, configuration
-        ):
+        new, old = _wanted(doors, instance, configuration), former.read(system, instance)
+        changed = {path for path, text in new.items() if old.get(path) != text}
+        if before == after and not changed:
             # new limits alone need no other processes
             doors.keeper.install(instance, wanted, configuration.limits)
             return
         # what LAVA does not take shows here, with its reason, while the former processes serve
         console.ask(system, instance, release.in_use(system, instance), [{"action": "load_pages"}])
-        _serve(doors, instance, wanted, configuration.limits)
+        routing = {settings.routing(instance), *_route(instance, configuration)}
+        affected = [each for each in wanted if each.component in ROUTED]
+        restarted = affected if before == after and changed <= routing else wanted
+        doors.keeper.install(instance, wanted, configuration.limits)
+        doors.keeper.restart(instance, restarted)
         wait_for_pages(doors, instance, configuration)
 
     def name_host() -> None:
@@ -117,18 +141,24 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
 
     def serve_as_before() -> None:
         """Last of the undo; what another undo failed to put back is kept for the next try."""
-        _serve(doors, instance, services.named(instance, before), limits_before)
-        if former.are_back(system, instance):
+        wanted = services.named(instance, before)
+        doors.keeper.install(instance, wanted, limits_before)
+        doors.keeper.restart(instance, wanted)
+        texts, ours = former.read(system, instance), _route(instance, configuration)
+        enabled = [path for path, text in texts.items() if path in ours and text is not None]
+        if former.are_back(system, instance) and route.are_enabled(system, enabled):
             former.remove(system, instance)
 
     before = facts.read(system, instance)["services"]
     limits_before = facts.limits(system, instance)
     after = [each.name for each in services.of(system, instance, configuration)]
+    own = (Step("change instance.yaml", rewrite, put_back_file),) if changes else ()
     return Plan(
-        OPERATION,
+        TOGGLE if changes else OPERATION,
         instance.name,
         (
             Step("keep the former files", keep, serve_as_before),
+            *own,
             Step("write the settings", write, put_back),
             Step("change the route", open_route, open_former_route),
             Step("bring the services up to date", run),
@@ -147,13 +177,8 @@ def plan(doors: Doors, instance: Instance, configuration: Configuration) -> Plan
             ),
             Step("forget the former files", lambda: former.remove(system, instance)),
         ),
+        dict(changes or {}),
     )
-
-
-def _serve(doors: Doors, instance: Instance, wanted: Sequence[Service], limits: Limits) -> None:
-    """Run these services, anew, and no others; requests wait meanwhile."""
-    doors.keeper.install(instance, wanted, limits)
-    doors.keeper.restart(instance, wanted)
 
 
 def _limits_difference(former: Limits, wanted: Limits) -> list[str]:

@@ -38,8 +38,12 @@ def exists(system: System, instance: Instance) -> bool:
 def make(system: System, instance: Instance, configuration: Configuration) -> None:
     """Write the file where there is none; an admin's own is never replaced."""
     if not exists(system, instance):
-        content = text(instance.name, configuration)
-        system.write(instance.configuration, content, mode=0o640, group=instance.user)
+        change(system, instance, text(instance.name, configuration))
+
+
+def change(system: System, instance: Instance, text: str) -> None:
+    """Give the file another text, that of a command by which an admin changes it."""
+    system.write(instance.configuration, text, mode=0o640, group=instance.user)
 
 
 def read(system: System, instance: Instance) -> str:

@@ -39,11 +39,10 @@ def read(system: System, instance: Instance) -> dict[Path, str | None]:
 
 
 def are_back(system: System, instance: Instance) -> bool:
-    """Whether all files that were there have their former texts again."""
+    """Whether all files have their former texts again, and those that were not there are gone."""
     texts = read(system, instance)
     return all(
-        text is None or (system.exists(path) and system.read(path) == text)
-        for path, text in texts.items()
+        text == (system.read(path) if system.exists(path) else None) for path, text in texts.items()
     )
 
 

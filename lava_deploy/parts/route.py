@@ -15,7 +15,7 @@ from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import SYSTEMD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lava_deploy.configuration import Route
     from lava_deploy.model import Instance
@@ -55,6 +55,11 @@ def faults(system: System, instance: Instance, route: Route) -> list[str]:
 
 def exists(system: System, instance: Instance) -> bool:
     return any(system.exists(path) for path in _all(instance))
+
+
+def are_enabled(system: System, paths: Iterable[Path]) -> bool:
+    """Whether Apache reads all of these files."""
+    return all(system.exists(_enabled(path)) for path in paths)
 
 
 def make(system: System, instance: Instance, route: Route) -> None:
@@ -131,8 +136,12 @@ def _give(system: System, path: Path, text: str | None) -> None:
 
 def _is_there(system: System, path: Path) -> bool:
     """Whether there is a file, or a link that enables it."""
-    enabled = path.parent.with_name(path.parent.name.replace("available", "enabled")) / path.name
-    return system.exists(path) or system.exists(enabled)
+    return system.exists(path) or system.exists(_enabled(path))
+
+
+def _enabled(path: Path) -> Path:
+    """The link that enables a file."""
+    return path.parent.with_name(path.parent.name.replace("available", "enabled")) / path.name
 
 
 def _switch(verb: str, path: Path, *options: str) -> list[str]:

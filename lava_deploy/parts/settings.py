@@ -46,10 +46,9 @@ def texts(instance: Instance, configuration: Configuration, database: Database) 
     """
     plain, secret = _parted(configuration.settings)
     ours = {**_own(instance, configuration, database), **_mail(configuration.mail)}
-    routing = _routing(instance, configuration)
     files: dict[Path, str] = {
         instance.settings / "00-instance.yaml": _yaml(ours),
-        instance.settings / "10-routing.yaml": _yaml(routing),
+        routing(instance): _yaml(_routing(instance, configuration)),
         instance.settings / "20-admin.yaml": _yaml(plain),
         instance.settings / "30-admin-secrets.yaml": Secret(
             _yaml({**_mail_password(configuration.mail), **secret})
@@ -60,6 +59,11 @@ def texts(instance: Instance, configuration: Configuration, database: Database) 
     }
     site = {_site(instance) / name: templates.source(f"lava_site/{name}") for name in SITE}
     return {**files, **site}
+
+
+def routing(instance: Instance) -> Path:
+    """The file with the settings that depend on the route."""
+    return instance.settings / "10-routing.yaml"
 
 
 def exists(system: System, instance: Instance) -> bool:

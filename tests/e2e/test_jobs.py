@@ -21,10 +21,10 @@ TFTP_READ, TFTP_DATA, TFTP_ACKNOWLEDGE = 1, 3, 4
 class Jobs:
     """Jobs of one instance, by lavacli, as the user who submits smoke jobs."""
 
-    def __init__(self, admin: Admin, name: str) -> None:
+    def __init__(self, admin: Admin, name: str, address: str = "") -> None:
         self.machine, self.name = admin.machine, name
         token = f"$(cat /srv/lava/instances/{name}/etc/client-token)"
-        uri = f"http://lava-deploy:{token}@{name}.localhost/RPC2"
+        uri = f"http://lava-deploy:{token}@{address or f'{name}.localhost'}/RPC2"
         self._lavacli = f"{CLONE}/.venv/bin/lavacli --uri {uri} jobs"
 
     def submit(self, definition: dict, status: int = 0) -> str:

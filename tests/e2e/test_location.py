@@ -6,13 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.machines import Admin, Machine, files
-from tests.e2e.test_daily import wait_for_answers
+from tests.e2e.test_jobs import Jobs, lasting
 from tests.e2e.test_quickstart import NAME as NEIGHBOUR
 from tests.hosts.manifest import difference
 
 pytestmark = pytest.mark.e2e
 NAME = "below"
-YAML = f"/srv/lava/instances/{NAME}/instance.yaml"
 
 
 def get(machine: Machine, path: str, host: str = "") -> http.client.HTTPResponse:
@@ -78,21 +77,33 @@ def test_a_prefix_that_is_taken_is_refused(located: Admin) -> None:
     assert "would hide pages" in hidden.stderr
 
 
-def test_it_becomes_a_vhost_and_a_location_again_as_it_was(located: Admin) -> None:
+def test_it_becomes_a_vhost_and_a_location_again_as_it_was_and_a_job_goes_on(
+    located: Admin,
+) -> None:
+    """Its worker and its job know the permanent location of workers only."""
     machine = located.machine
+    jobs = Jobs(located, NAME, f"localhost/{NAME}")
+    number = jobs.submit(lasting(jobs.smoke_definition(), 30))
+    jobs.wait(number, "Running")
     before = files(machine)
-    change(located, "s/kind: location/kind: vhost/; s/hostname: .*/hostname: below.test/")
-    assert get(machine, "/", "below.test").status == 200
+    located("toggle", NAME, "vhost")
+    assert get(machine, "/", f"{NAME}.localhost").status == 200
     assert get(machine, f"/{NAME}/").status == 404
-    change(located, 's/kind: vhost/kind: location/; s/hostname: .*/hostname: "localhost"/')
+    assert located.json("list")["instances"][0]["url"] == f"http://{NAME}.localhost/"
+    located("toggle", NAME, "location", "--hostname", "localhost")
     assert get(machine, f"/{NAME}/").status == 200
     changed = difference(before, files(machine))
     own = f"/srv/lava/instances/{NAME}/"
     assert [path for path in changed if not path.startswith((f"{own}run", f"{own}var"))] == []
+    assert jobs.wait(number, "Finished")["health"] == "Complete"
 
 
-def change(admin: Admin, edit: str) -> None:
-    """Edit instance.yaml with sed(1), and apply."""
-    admin.machine.run(["sed", "-i", edit, YAML])
-    admin("apply", NAME)
-    wait_for_answers(admin, NAME)
+def test_a_toggle_that_is_impossible_changes_nothing(located: Admin) -> None:
+    before = files(located.machine)
+    taken = located("toggle", NAME, "vhost", "--hostname", f"{NEIGHBOUR}.localhost", status=4)
+    assert f"already serves the host name {NEIGHBOUR}.localhost" in taken.stderr
+    assert "no prefix" in located("toggle", NAME, "location", "--prefix", "//", status=3).stderr
+    assert "route.kind" not in located("toggle", NAME, "location").stderr
+    changed = difference(before, files(located.machine))
+    own = f"/srv/lava/instances/{NAME}/"
+    assert [path for path in changed if not path.startswith((f"{own}run", f"{own}var"))] == []

@@ -56,14 +56,16 @@ class FakePostgres:
 
 
 class FakeWeb:
-    """A page answers when Apache serves its name and the web server of the instance runs."""
+    """A page answers when Apache serves its name or path and its web server runs."""
 
     def __init__(self, world: World) -> None:
         self.world = world
 
     def status(self, url: str, host_header: str = "") -> int:
-        assert url == "http://127.0.0.1/v1/healthz/", f"unknown page: {url}"
-        served = re.compile(rf"(?m)^\s*ServerName {re.escape(host_header)}$")
+        page = re.fullmatch("http://127.0.0.1(/.+)?/v1/healthz/", url)
+        assert page, f"unknown page: {url}"
+        by = f'ProxyPass {page[1]}/ "unix:' if page[1] else f"ServerName {host_header}\n"
+        served = re.compile(rf"(?m)^\s*{re.escape(by)}")
         sites = [path for path, text in self.world.served.items() if served.search(text)]
         if not sites:
             return 404

@@ -98,6 +98,13 @@ def of_apply(stage: Stage) -> Plan:
     return apply.plan(stage.context.doors, stage.demo, configuration)
 
 
+def of_toggle(stage: Stage) -> Plan:
+    changes = {"route.kind": "location", "route.prefix": "/demo"}
+    text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
+    configuration = config.read(text)
+    return apply.plan(stage.context.doors, stage.demo, configuration, changes, text)
+
+
 def of_remove(stage: Stage) -> Plan:
     decisions = remove.decide(stage.context.doors, stage.demo)
     configuration = instances.in_force(stage.context, stage.demo)
@@ -212,6 +219,8 @@ PLANS = {
     "apply, systemd": ("systemd", with_changes, of_apply),
     "apply, supervisor": ("supervisor", with_changes, of_apply),
     "apply limits, systemd": ("systemd", with_new_limits, of_apply),
+    "toggle, systemd": ("systemd", with_demo, of_toggle),
+    "toggle, supervisor": ("supervisor", with_demo, of_toggle),
     "remove, systemd": ("systemd", with_limits, of_remove),
     "remove the last, supervisor": ("supervisor", with_demo_alone, of_remove),
 }

@@ -1,8 +1,11 @@
 """What an admin may write into instance.yaml."""
 
 import pytest
+import yaml
 
 from lava_deploy import config
+from lava_deploy.configuration import Route
+from lava_deploy.errors import ConfigurationError
 
 
 def test_mail_addresses_may_come_with_names():
@@ -41,3 +44,41 @@ def test_memory_is_limited_by_a_size(memory):
 )
 def test_limits_under_which_nothing_could_run_are_faults(limits, fault):
     assert config.examine({"limits": limits}) == (config.Configuration(), [fault])
+
+
+INSTANCE_YAML = """\
+# ours
+route:
+  # how
+  kind: vhost   # or location
+  hostname: "demo.example.org"
+
+mail:
+  admins: [ann@example.org,
+           bob@example.org]
+"""
+
+
+def test_a_command_changes_values_and_leaves_all_else_of_the_file():
+    changes = {"route.kind": "location", "route.hostname": "lab.example.org"}
+    changed = config.rewrite(INSTANCE_YAML, changes)
+    assert changed == INSTANCE_YAML.replace("vhost ", "location ").replace("demo", "lab")
+    back = {"route.kind": "vhost", "route.hostname": "demo.example.org"}
+    assert config.rewrite(changed, back) == INSTANCE_YAML
+
+
+def test_what_is_not_in_the_file_yet_is_added_to_its_section():
+    changed = config.rewrite(INSTANCE_YAML, {"route.prefix": "/demo"})
+    assert config.read(changed).route == Route("vhost", "demo.example.org", "/demo")
+    assert changed.replace('  prefix: "/demo"\n', "") == INSTANCE_YAML
+
+
+def test_a_value_that_needs_quotes_gets_them():
+    changed = config.rewrite(INSTANCE_YAML, {"route.kind": "a: b", "route.hostname": 'c"d'})
+    assert yaml.safe_load(changed)["route"] == {"kind": "a: b", "hostname": 'c"d'}
+
+
+@pytest.mark.parametrize("text", ["", "mail: {}", "route: {kind: vhost}", "route:", "- a", "a: ["])
+def test_a_file_without_that_section_is_left_to_its_admin(text):
+    with pytest.raises(ConfigurationError, match="no section route"):
+        config.rewrite(text, {"route.kind": "location"})
