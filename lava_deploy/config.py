@@ -40,7 +40,7 @@ MEGABYTES = {"M": 1, "G": 1024, "T": 1024**2}
 LEAST_MEMORY = 256
 LEAST_TASKS = 64
 MOST_TASKS = 4 * 1024**2  # pid_max of 64-bit kernels
-# What YAML takes for a text without quotes.
+# What needs no quotes in YAML, but for a few words.
 PLAIN = re.compile(r"[a-z/][a-z0-9./_-]*")
 # Settings that lava-deploy itself has to know; the place where an admin changes them.
 OWNED_SETTINGS = {
@@ -148,7 +148,9 @@ def rewrite(text: str, changes: Mapping[str, str]) -> str:
             new = f"{key}: {json.dumps(value)}\n{' ' * parts.start_mark.column}"
         else:
             start, end = node.start_mark.index, node.end_mark.index
-            new = value if node.style is None and PLAIN.fullmatch(value) else json.dumps(value)
+            # `no` would be false
+            plain = PLAIN.fullmatch(value) and yaml.safe_load(value) == value
+            new = value if node.style is None and plain else json.dumps(value)
         text = text[:start] + new + text[end:]
     return text
 

@@ -141,8 +141,11 @@ def carry_out_change(
     for line in difference:
         context.report.line(line)
     plan = operation.plan(doors, instance, configuration, changes, text)
+    if dry_run:
+        context.report.plan(plan)
+        return
     with context.recorded(instance.name):
-        context.carry_out(plan, dry_run=dry_run)
+        context.carry_out(plan)
 
 
 @click.command()

@@ -74,8 +74,9 @@ def test_what_is_not_in_the_file_yet_is_added_to_its_section():
 
 
 def test_a_value_that_needs_quotes_gets_them():
-    changed = config.rewrite(INSTANCE_YAML, {"route.kind": "a: b", "route.hostname": 'c"d'})
-    assert yaml.safe_load(changed)["route"] == {"kind": "a: b", "hostname": 'c"d'}
+    for kind in ("a: b", "no", "null"):
+        changed = config.rewrite(INSTANCE_YAML, {"route.kind": kind, "route.hostname": 'c"d'})
+        assert yaml.safe_load(changed)["route"] == {"kind": kind, "hostname": 'c"d'}
 
 
 @pytest.mark.parametrize("text", ["", "mail: {}", "route: {kind: vhost}", "route:", "- a", "a: ["])
