@@ -242,9 +242,9 @@ class System:
         self, path: Path, text: str, mode: int = 0o644, owner: str = "root", group: str = "root"
     ) -> None:
         """Replace a file in one step; at no moment it is readable to more than `mode` says."""
-        beginning = f".{path.name}.writing-"
-        _remove_torn(path.parent, beginning)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{beginning}{os.getpid()}-")
+        self._remove_torn(path)
+        prefix = f"{_beside(path)}{os.getpid()}-"
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=prefix)
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -312,8 +312,17 @@ class System:
             yield
 
     def remove(self, path: Path) -> None:
-        """Remove a file or a link, if there is one."""
+        """Remove a file or a link, if there is one, and what killed runs half wrote of it."""
+        self._remove_torn(path)
         path.unlink(missing_ok=True)
+
+    def _remove_torn(self, path: Path) -> None:
+        """Remove what runs that were killed have half written; others may be writing the file."""
+        for name in self.names(path.parent):
+            if name.startswith(_beside(path)):
+                process = name.removeprefix(_beside(path)).partition("-")[0]
+                if not os.path.exists(f"/proc/{process}"):
+                    (path.parent / name).unlink(missing_ok=True)
 
     def remove_directory(self, path: Path) -> None:
         """Remove a directory if there is one and it is empty."""
@@ -348,13 +357,9 @@ def _leave_to_command(_signal: int, _frame: FrameType | None) -> None:
     """Do nothing: whoever is attached to the terminal deals with it."""
 
 
-def _remove_torn(directory: Path, beginning: str) -> None:
-    """Remove what runs that were killed have half written; others may be writing the same file."""
-    for name in os.listdir(directory):
-        if name.startswith(beginning):
-            process = name.removeprefix(beginning).partition("-")[0]
-            if not os.path.exists(f"/proc/{process}"):
-                (directory / name).unlink(missing_ok=True)
+def _beside(path: Path) -> str:
+    """How the name of a file that is being written begins, before the number of its process."""
+    return f".{path.name}.writing-"
 
 
 def _as_user(command: list[str], user: str) -> list[str]:

@@ -92,7 +92,7 @@ def remove(system: System, instance: Instance) -> None:
     if found:
         reload(system)
     # The files go last: a run that is killed before the reload is repeated by what they tell.
-    for path in found:
+    for path in _all(instance):
         system.remove(path)
 
 

@@ -118,7 +118,7 @@ class Systemd:
             self._system.run(["systemctl", "reset-failed", *units], check=False)
         self._system.run(["systemctl", "stop", _slice(instance)])
         for path in slice_texts(instance, Limits()):
-            _remove(self._system, path)
+            self._system.remove(path)
             if path.parent != UNITS:
                 self._system.remove_directory(path.parent)
         self.unprepare()
@@ -209,13 +209,6 @@ def _write(system: System, files: Mapping[Path, str]) -> bool:
             system.make_directory(path.parent)
         system.write(path, text)
     return bool(changed)
-
-
-def _remove(system: System, path: Path) -> None:
-    """Remove a file, and what a run that was killed as it wrote it left beside it."""
-    for name in system.names(path.parent):
-        if name == path.name or name.startswith(f".{path.name}."):
-            system.remove(path.parent / name)
 
 
 def _state(shown: dict[str, str]) -> ServiceState:

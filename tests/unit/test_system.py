@@ -22,3 +22,6 @@ def test_what_a_killed_run_has_half_written_goes_and_what_another_is_writing_sta
     user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
     System().write(tmp_path / "file", "whole", owner=user, group=group)
     assert sorted(tmp_path.iterdir()) == [living, tmp_path / "file"]
+    torn.touch()
+    System().remove(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == [living]
