@@ -102,6 +102,8 @@ def assign(values: dict[str, Any], assignment: str) -> None:
 
     Raises UsageError for a text without `=`, and for secrets, which a process listing would show.
     """
+    import yaml
+
     place, equals, text = assignment.partition("=")
     *sections, key = place.split(".")
     if not equals or not all([*sections, key]):
@@ -116,8 +118,6 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(inner, dict):
             raise UsageError(f"{section} is no section: {assignment!r}")
         values = inner
-    import yaml
-
     try:
         values[key] = yaml.safe_load(text)
     except yaml.YAMLError as error:

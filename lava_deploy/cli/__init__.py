@@ -66,12 +66,13 @@ def main() -> None:
         context.report.trace(bug)
         if remedy(bug):  # a full disk, which is nobody's bug
             context.report.error(str(bug), remedy(bug))
-            sys.exit(CommandFailed.exit_status)
-        context.report.error(
-            f"a bug in lava-deploy: {type(bug).__name__}: {bug}",
-            "Please report it with the log's last lines.",
-        )
-        status = BUG
+            status = CommandFailed.exit_status
+        else:
+            context.report.error(
+                f"a bug in lava-deploy: {type(bug).__name__}: {bug}",
+                "Please report it with the log's last lines.",
+            )
+            status = BUG
     sys.exit(status)
 
 

@@ -9,10 +9,11 @@ import click
 from lava_deploy import config
 from lava_deploy.cli.context import Context, common, dry_run, named
 from lava_deploy.cli.installing import LOCAL
-from lava_deploy.cli.instances import carry_out_change, configuration_text, read_configuration
+from lava_deploy.cli.instances import carry_out_change, configuration_text
 from lava_deploy.configuration import ROUTES, VHOST
 
 if TYPE_CHECKING:
+    from lava_deploy.configuration import Route
     from lava_deploy.model import Instance
 
 
@@ -40,19 +41,20 @@ def toggle(
     context.require_root()
     instance = context.instance(name)
     with context.holding(name):
-        changes = _changes(context, instance, kind, hostname, prefix)
-        text = config.rewrite(configuration_text(context, instance), changes)
-        configuration = config.read(text, str(instance.configuration))
+        text, place = configuration_text(context, instance), str(instance.configuration)
+        now = config.read(text, place).route
+        changes = _changes(instance, now, kind, hostname, prefix)
+        text = config.rewrite(text, changes)
+        configuration = config.read(text, place)
         carry_out_change(
             context, instance, configuration, changes, text, overwrite=overwrite, dry_run=dry_run
         )
 
 
 def _changes(
-    context: Context, instance: Instance, kind: str, hostname: str, prefix: str
+    instance: Instance, now: Route, kind: str, hostname: str, prefix: str
 ) -> dict[str, str]:
     """What instance.yaml is to say."""
-    now = read_configuration(context, instance).route
     if kind == VHOST and now.hostname == LOCAL:  # which is the whole machine's
         hostname = hostname or f"{instance.name}.{LOCAL}"
     prefix = prefix or now.prefix or f"/{instance.name}"

@@ -61,7 +61,8 @@ def faults(
 def difference(doors: Doors, instance: Instance, configuration: Configuration) -> list[str]:
     """What would change in which file, as a unified diff; secrets are not shown."""
     lines = []
-    for path, text in _wanted(doors, instance, configuration).items():
+    server = database.located(doors.system, configuration.database)
+    for path, text in _wanted(instance, configuration, server).items():
         lines += _difference(doors, path, text)
     there = set(facts.read(doors.system, instance).get("services", ()))
     wanted = {each.name for each in services.of(doors.system, instance, configuration)}
@@ -85,7 +86,7 @@ def plan(
 
     def keep() -> None:
         own = [instance.configuration] if changes else []
-        former.make(system, instance, [*own, *_wanted(doors, instance, configuration)])
+        former.make(system, instance, [*own, *_wanted(instance, configuration, server)])
 
     def rewrite() -> None:
         configuration_file.change(system, instance, text)
@@ -95,7 +96,6 @@ def plan(
             configuration_file.change(system, instance, former_text)
 
     def write() -> None:
-        server = database.located(system, configuration.database)
         settings.make(system, instance, configuration, server)
 
     def put_back() -> None:
@@ -119,7 +119,7 @@ def plan(
 
     def run() -> None:
         wanted = services.of(system, instance, configuration)
-        new, old = _wanted(doors, instance, configuration), former.read(system, instance)
+        new, old = _wanted(instance, configuration, server), former.read(system, instance)
         changed = {path for path, text in new.items() if old.get(path) != text}
         if before == after and not changed:
             # new limits alone need no other processes
@@ -149,6 +149,7 @@ def plan(
         if former.are_back(system, instance) and route.are_enabled(system, enabled):
             former.remove(system, instance)
 
+    server = database.located(system, configuration.database)
     before = facts.read(system, instance)["services"]
     limits_before = facts.limits(system, instance)
     after = [each.name for each in services.of(system, instance, configuration)]
@@ -192,10 +193,9 @@ def _limits_difference(former: Limits, wanted: Limits) -> list[str]:
 
 
 def _wanted(
-    doors: Doors, instance: Instance, configuration: Configuration
+    instance: Instance, configuration: Configuration, server: Database
 ) -> dict[Path, str | None]:
-    """All files that depend on instance.yaml, as they should be."""
-    server = database.located(doors.system, configuration.database)
+    """All files that depend on instance.yaml, as they should be; `server` has its port."""
     return {
         **settings.texts(instance, configuration, server),
         **_route(instance, configuration),

@@ -86,7 +86,8 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     found += doors.keeper.faults(configuration.limits)
     found += _room_faults(doors)
     try:
-        found += database.faults(_server(doors, configuration), instance)
+        located = database.located(doors.system, configuration.database)
+        found += database.faults(doors.postgres(located), instance)
     except Unreachable as error:
         found.append(str(error))
     return found
@@ -335,10 +336,6 @@ class _Making:
 
     def unregister(self) -> None:
         self.system.remove(self.instance.facts)
-
-
-def _server(doors: Doors, configuration: Configuration) -> Postgres:
-    return doors.postgres(database.located(doors.system, configuration.database))
 
 
 def _room_faults(doors: Doors) -> list[str]:

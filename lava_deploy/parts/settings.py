@@ -148,11 +148,9 @@ def _routing(instance: Instance, configuration: Configuration) -> dict[str, Any]
     are known.
     """
     route = configuration.route
-    names = [*filter(None, [route.hostname, instance.canonical_host])]
+    names = [route.hostname, instance.canonical_host, "localhost", "127.0.0.1", "[::1]"]
     return {
-        "ALLOWED_HOSTS": ["*"]
-        if route.kind == LOCATION
-        else [*names, "localhost", "127.0.0.1", "[::1]"],
+        "ALLOWED_HOSTS": ["*"] if route.kind == LOCATION else [*filter(None, names)],
         "MOUNT_POINT": route.mount.strip("/"),
         "STATIC_URL": f"{route.mount}/static/",
         "LOGIN_REDIRECT_URL": f"{route.mount}/",
