@@ -1,5 +1,6 @@
 """The machines the end-to-end layer works on, and lava-deploy as an admin runs it there."""
 
+import http.client
 import json
 import shutil
 import subprocess
@@ -204,6 +205,20 @@ def files(machine: Machine) -> dict[str, Entry]:
     """The manifest of what instances could leave on a machine."""
     found = machine.manifest(UNWATCHED)
     return {path: entry for path, entry in found.items() if "/__pycache__" not in path}
+
+
+def files_at_rest(machine: Machine, name: str) -> dict[str, Entry]:
+    """Without what the processes of an instance write themselves."""
+    restless = tuple(f"/srv/lava/instances/{name}/{part}" for part in ("run", "var"))
+    return {path: entry for path, entry in files(machine).items() if not path.startswith(restless)}
+
+
+def answer(machine: Machine, path: str, host: str = "", **headers: str) -> http.client.HTTPResponse:
+    """What is served over the network, by a Host header or the address; nothing is followed."""
+    connection = http.client.HTTPConnection(machine.address, timeout=60)
+    named = {"Host": host} if host else {}
+    connection.request("GET", path, headers={**named, "Connection": "close", **headers})
+    return connection.getresponse()
 
 
 @contextmanager

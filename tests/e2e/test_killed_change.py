@@ -1,15 +1,14 @@
 """kill -9 at each step of a change of instance.yaml, then resume or abandon."""
 
-import http.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.machines import Admin, Machine, files
+from tests.e2e.machines import Admin, Machine, answer, files_at_rest
 from tests.e2e.test_daily import process, wait_for_answers
 from tests.e2e.test_killed import durations_of_steps, kill, kind, middle
-from tests.hosts.manifest import Entry, difference
+from tests.hosts.manifest import difference
 
 pytestmark = pytest.mark.e2e
 NAME = "changed"
@@ -55,15 +54,7 @@ class Changing:
 
 def shows_lava(machine: Machine, hostname: str) -> bool:
     """Whether a host name leads to a page of LAVA's, seen from another machine."""
-    connection = http.client.HTTPConnection(machine.address, timeout=60)
-    connection.request("GET", "/", headers={"Host": hostname, "Connection": "close"})
-    return b"LAVA" in connection.getresponse().read()
-
-
-def files_at_rest(machine: Machine) -> dict[str, Entry]:
-    """Without what the processes of the instance write themselves."""
-    restless = (f"{PLACE}/run", f"{PLACE}/var")
-    return {path: entry for path, entry in files(machine).items() if not path.startswith(restless)}
+    return b"LAVA" in answer(machine, "/", hostname).read()
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +62,10 @@ def changing(machine: Machine) -> Iterator[Changing]:
     admin, first = Admin(machine), Change(len(STEPS) + 2)
     admin("install", NAME, "-n", "--yes")
     try:
-        before = files_at_rest(machine)
+        before = files_at_rest(machine, NAME)
         first.write(machine)
         told = admin("apply", NAME).stderr
-        changed = set(difference(before, files_at_rest(machine)))
+        changed = set(difference(before, files_at_rest(machine, NAME)))
         yield Changing(admin, durations_of_steps(told), changed, first)
     finally:
         machine.run(admin.line("remove", NAME, "--yes"), check=False)
@@ -92,7 +83,7 @@ def test_a_killed_change_is_resumed_or_abandoned(changing: Changing, step: int) 
     """On one kind of machine the even steps are abandoned, on the next the odd ones."""
     admin, former, change = changing.admin, changing.last, Change(step)
     machine = admin.machine
-    before = files_at_rest(machine)
+    before = files_at_rest(machine, NAME)
     change.write(machine)
     kill(admin, step, middle(changing.durations[step - 1]), "apply", NAME)
     # the last two steps write a file each: all may be over before they are killed
@@ -102,7 +93,7 @@ def test_a_killed_change_is_resumed_or_abandoned(changing: Changing, step: int) 
         stays = True
     changing.last = change if stays else former
     changed = changing.paths if stays else {f"{PLACE}/instance.yaml"}
-    assert set(difference(before, files_at_rest(machine))) == changed
+    assert set(difference(before, files_at_rest(machine, NAME))) == changed
     wait_for_answers(admin, NAME)
     assert changing.last.serves(machine)
     other = former if stays else change

@@ -1,25 +1,16 @@
 """An instance below a path of the machine, beside others that have host names of their own."""
 
-import http.client
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.machines import Admin, Machine, files
+from tests.e2e.machines import Admin, Machine, answer, files_at_rest
 from tests.e2e.test_jobs import Jobs, lasting
 from tests.e2e.test_quickstart import NAME as NEIGHBOUR
 from tests.hosts.manifest import difference
 
 pytestmark = pytest.mark.e2e
 NAME = "below"
-
-
-def get(machine: Machine, path: str, host: str = "") -> http.client.HTTPResponse:
-    """An answer over the network, by a Host header or the machine's address; none is followed."""
-    connection = http.client.HTTPConnection(machine.address, timeout=60)
-    headers = {"Host": host} if host else {}
-    connection.request("GET", path, headers={"Connection": "close", **headers})
-    return connection.getresponse()
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +32,10 @@ def test_a_job_passes_through_a_location(located: Admin) -> None:
 @pytest.mark.parametrize("host", ["", "localhost", "any.name.of.the.machine", NEIGHBOUR])
 def test_it_answers_under_every_name_of_the_machine(located: Admin, host: str) -> None:
     name = f"{host}.localhost" if host == NEIGHBOUR else host
-    page = get(located.machine, f"/{NAME}/", name)
+    page = answer(located.machine, f"/{NAME}/", name)
     assert page.status == 200
     assert f'href="/{NAME}/scheduler/' in page.read().decode()
-    bare = get(located.machine, f"/{NAME}", name)
+    bare = answer(located.machine, f"/{NAME}", name)
     assert (bare.status, bare.headers["Location"].endswith(f"/{NAME}/")) == (302, True)
 
 
@@ -54,18 +45,18 @@ def test_all_kinds_of_pages_are_below_the_prefix(located: Admin) -> None:
         *("/v1/healthz/", "/ws/v1/healthz", "/static/docs/assets/stylesheets/extra.css"),
         *("/api/v0.2/system/version/", "/accounts/login/", "/scheduler/alljobs"),
     ):
-        assert get(machine, f"/{NAME}{path}").status == 200, path
-    refused = get(machine, f"/{NAME}/admin/")
+        assert answer(machine, f"/{NAME}{path}").status == 200, path
+    refused = answer(machine, f"/{NAME}/admin/")
     assert refused.headers["Location"].startswith(f"/{NAME}/admin/login/")
 
 
 def test_its_cookies_are_its_own(located: Admin) -> None:
-    cookie = get(located.machine, f"/{NAME}/accounts/login/").headers["Set-Cookie"]
+    cookie = answer(located.machine, f"/{NAME}/accounts/login/").headers["Set-Cookie"]
     assert cookie.startswith(f"csrftoken_{NAME}=") and f"Path=/{NAME}/" in cookie
 
 
 def test_the_neighbour_keeps_its_pages(located: Admin) -> None:
-    page = get(located.machine, "/", f"{NEIGHBOUR}.localhost")
+    page = answer(located.machine, "/", f"{NEIGHBOUR}.localhost")
     assert page.status == 200 and f"/{NAME}/" not in page.read().decode()
 
 
@@ -85,25 +76,21 @@ def test_it_becomes_a_vhost_and_a_location_again_as_it_was_and_a_job_goes_on(
     jobs = Jobs(located, NAME, f"localhost/{NAME}")
     number = jobs.submit(lasting(jobs.smoke_definition(), 30))
     jobs.wait(number, "Running")
-    before = files(machine)
+    before = files_at_rest(machine, NAME)
     located("toggle", NAME, "vhost")
-    assert get(machine, "/", f"{NAME}.localhost").status == 200
-    assert get(machine, f"/{NAME}/").status == 404
+    assert answer(machine, "/", f"{NAME}.localhost").status == 200
+    assert answer(machine, f"/{NAME}/").status == 404
     assert located.json("list")["instances"][0]["url"] == f"http://{NAME}.localhost/"
     located("toggle", NAME, "location", "--hostname", "localhost")
-    assert get(machine, f"/{NAME}/").status == 200
-    changed = difference(before, files(machine))
-    own = f"/srv/lava/instances/{NAME}/"
-    assert [path for path in changed if not path.startswith((f"{own}run", f"{own}var"))] == []
+    assert answer(machine, f"/{NAME}/").status == 200
+    assert difference(before, files_at_rest(machine, NAME)) == {}
     assert jobs.wait(number, "Finished")["health"] == "Complete"
 
 
 def test_a_toggle_that_is_impossible_changes_nothing(located: Admin) -> None:
-    before = files(located.machine)
+    before = files_at_rest(located.machine, NAME)
     taken = located("toggle", NAME, "vhost", "--hostname", f"{NEIGHBOUR}.localhost", status=4)
     assert f"already serves the host name {NEIGHBOUR}.localhost" in taken.stderr
     assert "no prefix" in located("toggle", NAME, "location", "--prefix", "//", status=3).stderr
     assert "route.kind" not in located("toggle", NAME, "location").stderr
-    changed = difference(before, files(located.machine))
-    own = f"/srv/lava/instances/{NAME}/"
-    assert [path for path in changed if not path.startswith((f"{own}run", f"{own}var"))] == []
+    assert difference(before, files_at_rest(located.machine, NAME)) == {}

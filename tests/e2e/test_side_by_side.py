@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract import upstream
-from tests.e2e.machines import KINDS, NEXT, OLDEST, TIP, Admin, Machine
+from tests.e2e.machines import KINDS, NEXT, OLDEST, TIP, Admin, Machine, answer
 from tests.e2e.test_daily import COMPONENTS, LIMIT, process, wait_for_answers
 from tests.e2e.test_quickstart import NAME as FIRST
 from tests.hosts.bed import SYSTEMD
@@ -39,7 +39,7 @@ def undisturbed(machine: Machine, name: str) -> Iterator[None]:
     def look() -> None:
         while not over.wait(SECONDS_BETWEEN_LOOKS):
             try:
-                seen.append(_status_of_page(machine, name))
+                seen.append(answer(machine, "/", f"{name}.localhost").status)
             except (OSError, http.client.HTTPException) as error:
                 seen.append(error)
 
@@ -53,12 +53,6 @@ def undisturbed(machine: Machine, name: str) -> Iterator[None]:
     assert set(seen) <= {200, 302}, seen
     assert seen and all(before.values())
     assert processes(machine, name) == before
-
-
-def _status_of_page(machine: Machine, name: str) -> int:
-    connection = http.client.HTTPConnection(machine.address, timeout=60)
-    connection.request("GET", "/", headers={"Host": f"{name}.localhost", "Connection": "close"})
-    return connection.getresponse().status
 
 
 @pytest.fixture(scope="module")

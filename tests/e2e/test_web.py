@@ -1,11 +1,10 @@
 """What the real Apache and the real gunicorn let through, seen from another machine."""
 
-import http.client
 import socket
 
 import pytest
 
-from tests.e2e.machines import Admin, Machine
+from tests.e2e.machines import Admin, Machine, answer
 from tests.e2e.test_daily import YAML, wait_for_answers
 from tests.e2e.test_quickstart import NAME
 
@@ -25,20 +24,14 @@ DISGUISES = [
 
 def get(machine: Machine, path: str, **headers: str) -> tuple[int, str]:
     """Status and target of an answer over the network; none is followed."""
-    answer = _answer(machine, path, headers)
-    return answer.status, answer.headers.get("Location", "")
+    said = answer(machine, path, HOST, **headers)
+    return said.status, said.headers.get("Location", "")
 
 
 def body(machine: Machine, path: str) -> tuple[int, str]:
     """Status and text of an answer over the network."""
-    answer = _answer(machine, path, {})
-    return answer.status, answer.read().decode()
-
-
-def _answer(machine: Machine, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(machine.address, timeout=60)
-    connection.request("GET", path, headers={"Host": HOST, "Connection": "close", **headers})
-    return connection.getresponse()
+    said = answer(machine, path, HOST)
+    return said.status, said.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +73,8 @@ def test_gunicorn_itself_does_not_believe_the_headers_either(
         f"s.connect('/srv/lava/instances/{NAME}/run/web.sock'); "
         "s.sendall(sys.stdin.buffer.read()); print(s.makefile().readline())"
     )
-    answer = closed.machine.run(["python3", "-c", ask], input=request).stdout
-    assert answer.split()[1] in ("302", "400")
+    said = closed.machine.run(["python3", "-c", ask], input=request).stdout
+    assert said.split()[1] in ("302", "400")
 
 
 def test_the_worker_location_serves_workers_and_nothing_else(closed: Admin) -> None:
@@ -94,9 +87,7 @@ def test_the_worker_location_serves_workers_and_nothing_else(closed: Admin) -> N
 
 
 def test_other_names_of_the_machine_do_not_show_the_instance(machine: Machine) -> None:
-    connection = http.client.HTTPConnection(machine.address, timeout=60)
-    connection.request("GET", "/", headers={"Host": "somebody.else"})
-    assert b"LAVA" not in connection.getresponse().read()
+    assert b"LAVA" not in answer(machine, "/", "somebody.else").read()
 
 
 def test_nothing_of_the_instance_listens_on_the_network(machine: Machine) -> None:
