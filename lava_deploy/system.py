@@ -183,11 +183,15 @@ class System:
 
     def has_ended(self, process: int, seconds: float) -> bool:
         """Wait until a process is gone; false when it is still there after that time."""
+        return self.wait_until(lambda: not os.path.exists(f"/proc/{process}"), seconds)
+
+    def wait_until(self, ask: Callable[[], bool], seconds: float) -> bool:
+        """Wait until the answer is yes; false when it is still no after that time."""
         limit = time.monotonic() + seconds
-        while os.path.exists(f"/proc/{process}"):
+        while not ask():
             if time.monotonic() > limit:
                 return False
-            time.sleep(0.1)
+            time.sleep(0.05)
         return True
 
     # Looking at files

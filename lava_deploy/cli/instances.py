@@ -140,7 +140,8 @@ def carry_out_change(
         return
     for line in difference:
         context.report.line(line)
-    plan = operation.plan(doors, instance, configuration, changes, text)
+    decisions = operation.decide(doors, instance, configuration, changes)
+    plan = operation.plan(doors, instance, configuration, decisions, text)
     if dry_run:
         context.report.plan(plan)
         return
@@ -250,7 +251,7 @@ def _rebuild(
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, in_force(context, instance))
     if journal.operation == apply.TOGGLE and read is read_configuration:
-        text = config.rewrite(configuration_text(context, instance), decisions)
+        text = config.rewrite(configuration_text(context, instance), decisions["changes"])
         changed = config.read(text, str(instance.configuration))
         return apply.plan(doors, instance, changed, decisions, text)
     return apply.plan(doors, instance, read(context, instance), decisions)

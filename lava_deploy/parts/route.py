@@ -67,11 +67,15 @@ def make(system: System, instance: Instance, route: Route) -> None:
 
     Raises CommandFailed with what `apache2ctl configtest` said.
     """
-    change(system, texts(instance, route))
+    write(system, texts(instance, route))
+    reload(system)
 
 
-def change(system: System, wanted: Mapping[Path, str | None]) -> None:
-    """Write files of Apache's and enable them, remove those with None; or put all of it back."""
+def write(system: System, wanted: Mapping[Path, str | None]) -> None:
+    """Write files of Apache's and enable them, remove those with None; or put all of it back.
+
+    They are in force at the next `reload`. Raises CommandFailed as `make` does.
+    """
     before = {path: system.read(path) if system.exists(path) else None for path in wanted}
     for path, text in wanted.items():
         _give(system, path, text)
@@ -81,7 +85,6 @@ def change(system: System, wanted: Mapping[Path, str | None]) -> None:
         for path, former in before.items():
             _give(system, path, former)
         raise
-    reload(system)
 
 
 def remove(system: System, instance: Instance) -> None:
@@ -128,7 +131,8 @@ def _give(system: System, path: Path, text: str | None) -> None:
     """Give a file its text and enable it, or disable and remove it."""
     if text is not None:
         system.write(path, text)
-        system.run(_switch("en", path))
+        if not system.exists(_enabled(path)):
+            system.run(_switch("en", path))
     elif _is_there(system, path):
         system.run(_switch("dis", path, "--purge"))
         system.remove(path)

@@ -6,10 +6,12 @@ script that names the release's real path: to change the release is to rewrite l
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lava_deploy import templates
+from lava_deploy.errors import Unreachable
 from lava_deploy.model import (
     COMPONENTS,
     DISPATCHER,
@@ -34,6 +36,7 @@ PROCESSES = Path("/proc")
 # Where lava-run keeps a job's files, under the job prefix: lava_common.constants
 JOB_FILES = Path("/var/lib/lava/dispatcher/tmp")
 SECONDS_TO_CANCEL = 20
+SECONDS_TO_LOAD = 60
 
 
 class Keeper(Protocol):
@@ -47,6 +50,7 @@ class Keeper(Protocol):
     def start(self, instance: Instance, services: Sequence[Service]) -> None: ...
     def stop(self, instance: Instance, services: Sequence[Service]) -> None: ...
     def restart(self, instance: Instance, services: Sequence[Service]) -> None: ...
+    def reload(self, instance: Instance, services: Sequence[Service]) -> None: ...
     def states(
         self, wanted: Mapping[Instance, Sequence[Service]]
     ) -> dict[Instance, dict[str, ServiceState]]: ...
@@ -199,6 +203,21 @@ def restart(
     keeper.restart(instance, of(system, instance, configuration, component))
 
 
+def reload(system: System, keeper: Keeper, instance: Instance) -> None:
+    """Have the web server's processes replaced by such that read the settings anew.
+
+    Requests wait meanwhile. Raises Unreachable when the new ones do not serve after a minute.
+    """
+    server = _service(instance, slot(system, instance), WEB)
+    before = _serving(system, instance, server)
+    wanted = max(1, len(before))
+    keeper.reload(instance, [server])
+    if not system.wait_until(
+        lambda: len(_serving(system, instance, server) - before) >= wanted, SECONDS_TO_LOAD
+    ):
+        raise Unreachable(f"no new processes of the web server in {SECONDS_TO_LOAD} seconds")
+
+
 def states(
     system: System, keeper: Keeper, configurations: Mapping[Instance, Configuration]
 ) -> dict[Instance, dict[str, ServiceState]]:
@@ -221,6 +240,12 @@ def end_jobs(system: System, instance: Instance) -> None:
     for name in system.names(JOB_FILES):
         if name.removeprefix(instance.job_prefix).isdigit():
             system.remove_tree(JOB_FILES / name)
+
+
+def _serving(system: System, instance: Instance, server: Service) -> set[str]:
+    """The marks of a web server's processes that have loaded LAVA: lava_site/gunicorn.conf.py."""
+    names = system.names(instance.runs)
+    return {name for name in names if re.fullmatch(rf"{server.name}\..+\.ready", name)}
 
 
 def _is_job(system: System, instance: Instance, process: str) -> bool:

@@ -152,6 +152,7 @@ def _routing(instance: Instance, configuration: Configuration) -> dict[str, Any]
     return {
         "ALLOWED_HOSTS": ["*"] if route.kind == LOCATION else [*filter(None, names)],
         "MOUNT_POINT": route.mount.strip("/"),
+        "LAVA_SITE_PREFIX": route.prefix,
         "STATIC_URL": f"{route.mount}/static/",
         "LOGIN_REDIRECT_URL": f"{route.mount}/",
         "CSRF_COOKIE_PATH": f"{route.mount}/",

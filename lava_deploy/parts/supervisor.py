@@ -134,6 +134,15 @@ class Supervisord:
         self.stop(instance, services)
         self.start(instance, services)
 
+    def reload(self, instance: Instance, services: Sequence[Service]) -> None:
+        """Have services read their settings anew while they serve; what was stopped is started."""
+        states = self.states({instance: services})[instance]
+        for each in services:
+            if states[each.name].running:
+                self._control().ask("signalProcess", _program(instance, each.name), "HUP")
+            else:
+                self.start(instance, [each])
+
     def states(
         self, wanted: Mapping[Instance, Sequence[Service]]
     ) -> dict[Instance, dict[str, ServiceState]]:

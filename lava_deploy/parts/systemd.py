@@ -143,6 +143,15 @@ class Systemd:
             ["systemctl", "restart", *(_service(instance, each.name) for each in services)]
         )
 
+    def reload(self, instance: Instance, services: Sequence[Service]) -> None:
+        """Have services read their settings anew while they serve; what was stopped is started."""
+        self._system.run(
+            [
+                *("systemctl", "reload-or-restart"),
+                *(_service(instance, each.name) for each in services),
+            ]
+        )
+
     def states(
         self, wanted: Mapping[Instance, Sequence[Service]]
     ) -> dict[Instance, dict[str, ServiceState]]:

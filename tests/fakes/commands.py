@@ -158,7 +158,7 @@ def _systemctl(world: World, words: Sequence[str], verb: str, units: Sequence[st
         case "start", [*names]:
             for name in names:
                 _start_unit(world, words, name)
-        case "restart", [*names]:
+        case "restart" | "reload-or-restart", [*names]:
             for name in names:
                 _stop_unit(world, name)
                 _start_unit(world, words, name)

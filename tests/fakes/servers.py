@@ -96,7 +96,7 @@ class FakeSupervisor:
             case ["getState"]:
                 return None
             case ["getAllProcessInfo"]:
-                return [{"group": name, "name": name} for name in self.world.programs]
+                return [self._shown(name) for name in self.world.programs]
             case ["reloadConfig"]:
                 commands.read_programs(self.world)
                 return None
@@ -105,6 +105,10 @@ class FakeSupervisor:
         if fault and fault not in harmless:
             raise CommandFailed(["supervisorctl", method, *map(str, words)], fault, "a fault")
         return None
+
+    def _shown(self, name: str) -> dict[str, str]:
+        state = "RUNNING" if name in self.world.running else "STOPPED"
+        return {"group": name, "name": name, "statename": state, "description": ""}
 
     def wait_stopped(self, program: str, seconds: float) -> None:
         assert program not in self.world.running
@@ -130,6 +134,10 @@ class FakeSupervisor:
                     return BAD_NAME
                 if program in world.running:
                     return ALREADY_STARTED
+                commands.launch(world, program)
+            case ["signalProcess", "HUP"]:
+                assert program in world.running, "what has not loaded its settings dies of it"
+                world.end(program)
                 commands.launch(world, program)
             case ["stopProcess", False]:
                 if program not in programs:

@@ -65,7 +65,8 @@ class Stage:
         """All there is, but for the cache, the history, and packages, which setup leaves."""
         host = self.context.host
         lines = self.world.state(host.cache, host.log, host.state / setup.MEMORY)
-        return [line for line in lines if not line.startswith("package ")]
+        # nor the marks of processes, which are other ones after each start
+        return [line for line in lines if not line.startswith("package ") and ".ready " not in line]
 
     def journal(self, subject: str) -> steps.Journal | None:
         return steps.unfinished(self.context.host.journals, subject)
@@ -95,14 +96,20 @@ def of_install(stage: Stage, name: str = "demo") -> Plan:
 
 def of_apply(stage: Stage) -> Plan:
     configuration = instances.read_configuration(stage.context, stage.demo)
-    return apply.plan(stage.context.doors, stage.demo, configuration)
+    decisions = apply.decide(stage.context.doors, stage.demo, configuration, {})
+    return apply.plan(stage.context.doors, stage.demo, configuration, decisions)
 
 
-def of_toggle(stage: Stage) -> Plan:
-    changes = {"route.kind": "location", "route.prefix": "/demo"}
+def of_toggle(stage: Stage, kind: str = "location") -> Plan:
+    changes = {"route.kind": kind, "route.prefix": "/demo"}
     text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
     configuration = config.read(text)
-    return apply.plan(stage.context.doors, stage.demo, configuration, changes, text)
+    decisions = apply.decide(stage.context.doors, stage.demo, configuration, changes)
+    return apply.plan(stage.context.doors, stage.demo, configuration, decisions, text)
+
+
+def of_toggle_back(stage: Stage) -> Plan:
+    return of_toggle(stage, "vhost")
 
 
 def of_remove(stage: Stage) -> Plan:
@@ -209,6 +216,13 @@ def with_limits(root: Path, keeper: str) -> World:
     return world
 
 
+def with_location(root: Path, keeper: str) -> World:
+    world = with_demo(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_toggle(stage))
+    return world
+
+
 # What looks after services, the machine before, and what is done to it.
 PLANS = {
     "setup, systemd": ("systemd", blank, of_setup),
@@ -221,6 +235,7 @@ PLANS = {
     "apply limits, systemd": ("systemd", with_new_limits, of_apply),
     "toggle, systemd": ("systemd", with_demo, of_toggle),
     "toggle, supervisor": ("supervisor", with_demo, of_toggle),
+    "toggle back, systemd": ("systemd", with_location, of_toggle_back),
     "remove, systemd": ("systemd", with_limits, of_remove),
     "remove the last, supervisor": ("supervisor", with_demo_alone, of_remove),
 }

@@ -1,6 +1,6 @@
 """The door to the machine in memory, with the methods of lava_deploy.system.System."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,9 @@ class FakeSystem:
 
     def has_ended(self, process: int, seconds: float) -> bool:
         return f"/proc/{process}/cmdline" not in self.world.nodes
+
+    def wait_until(self, ask: Callable[[], bool], seconds: float) -> bool:
+        return ask()
 
     def exists(self, path: Path) -> bool:
         return str(path) in self.world.nodes

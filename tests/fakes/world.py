@@ -1,6 +1,7 @@
 """What there is on the machine in memory, and what goes wrong on it."""
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 # How tests draw secrets: so they can be found anywhere, and two runs can be compared.
 DRAWN = re.compile(r"drawn\d+secret")
 FILE, DIRECTORY, LINK = "file", "directory", "link"
+# Numbers of processes, never the same twice.
+PROCESSES = itertools.count(1)
 
 
 class Killed(BaseException):
@@ -149,6 +152,16 @@ class World:
         texts = renumbered("".join(self.text(path) for path in read if path in self.nodes))
         self.running[service] = hashlib.sha256(texts.encode()).hexdigest()[:12]
         self.touched.append(service)
+        self._mark(Path(launcher))
+
+    def _mark(self, launcher: Path) -> None:
+        """A web server says when its processes have loaded LAVA: lava_site/gunicorn.conf.py."""
+        if launcher.name.startswith("web-"):
+            runs = launcher.parents[2] / "run"
+            for path in self.below(runs):
+                if path.startswith(f"{runs}/{launcher.name}."):
+                    del self.nodes[path]
+            self.nodes[f"{runs}/{launcher.name}.1.{next(PROCESSES)}.ready"] = Node(FILE)
 
     def end(self, service: str) -> None:
         if self.running.pop(service, None) is not None:

@@ -47,17 +47,29 @@ def test_a_faulty_configuration_is_left_for_lava_to_complain_about(text: str) ->
     assert loaded("prefix").with_prefix(text, "demo-") == text
 
 
+@pytest.fixture(params=["", "demo"])
+def mounted(request: pytest.FixtureRequest) -> str:
+    """The mount point: that of a vhost, and that of a location."""
+    return request.param
+
+
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The path that lava_site hands to LAVA for a SCRIPT_NAME and a PATH_INFO, or its refusal."""
+def served(monkeypatch: pytest.MonkeyPatch, mounted: str) -> Any:
+    """The path that lava_site hands to LAVA for a SCRIPT_NAME and a PATH_INFO, or its refusal.
+
+    Without the mount point, which all paths that reach LAVA have to begin with.
+    """
     django, lava = ModuleType("django.conf"), ModuleType("lava_server.wsgi")
-    settings = SimpleNamespace(MOUNT_POINT="", LAVA_SITE_WORKER_LOCATION="/.lava/demo")
+    settings = SimpleNamespace(
+        MOUNT_POINT=mounted, LAVA_SITE_PREFIX="/demo", LAVA_SITE_WORKER_LOCATION="/.lava/demo"
+    )
+    mount = f"/{mounted}".rstrip("/")
     django.settings = settings  # type: ignore[attr-defined]
     lava.application = lambda environ, _: environ  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "django.conf", django)
     monkeypatch.setitem(sys.modules, "lava_server.wsgi", lava)
     site, health = ModuleType("lava_site"), ModuleType("lava_site.health")
-    health.is_missing = lambda path: path == "/v1/healthz/"  # type: ignore[attr-defined]
+    health.is_missing = lambda path: path == f"{mount}/v1/healthz/"  # type: ignore[attr-defined]
     health.answer = lambda start: start("200 OK", [])  # type: ignore[attr-defined]
     site.health = health  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lava_site", site)
@@ -71,7 +83,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
         if said:
             return said[0]
         assert answer["SCRIPT_NAME"] == ""
-        return answer["PATH_INFO"]
+        assert answer["PATH_INFO"].startswith(f"{mount}/")
+        return answer["PATH_INFO"].removeprefix(mount)
 
     return ask
 
@@ -79,6 +92,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_ordinary_path_is_passed_on_whole(served: Any) -> None:
     assert served("/results/") == "/results/"
     assert served("/results/", script=INTERNAL.rstrip("/")) == f"{INTERNAL}results/"
+
+
+def test_the_prefix_of_a_location_is_known_to_the_code_behind_every_kind(served: Any) -> None:
+    assert served("/demo/results/") == "/results/"
+    assert served("/demo") == served("/demo/") == served("/") == "/"
+    assert served("/demonstration/") == "/demonstration/"
+    assert served(f"/demo/.lava/demo{INTERNAL}") == f"/.lava/demo{INTERNAL}"
+    assert served("/demo/demo/results/") == "/demo/results/"
 
 
 def test_the_worker_location_leads_to_the_interface_for_workers_alone(served: Any) -> None:
