@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lava_deploy.configuration import LOCATION, ROUTES, Configuration, Limits
+from lava_deploy.configuration import CERTIFICATES, LOCATION, ROUTES, Configuration, Limits
 from lava_deploy.errors import ConfigurationError, UsageError
 from lava_deploy.model import LATEST, Host, Secret, Wanted
 
@@ -124,7 +124,7 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         raise UsageError(f"the value of {place} is no YAML: {error}") from error
 
 
-def rewrite(text: str, changes: Mapping[str, str]) -> str:
+def rewrite(text: str, changes: Mapping[str, str | bool | int]) -> str:
     """The text of instance.yaml with other values at places such as `route.kind`.
 
     All else of the text stays, comments among it; what is not there yet is added to its section.
@@ -143,14 +143,15 @@ def rewrite(text: str, changes: Mapping[str, str]) -> str:
                 hint=f"Write `{section}:` and below it `  {key}: {value}`, then `apply`.",
             ) from error
         node = inner.get(key)
+        new = json.dumps(value)
         if node is None:
             start = end = parts.start_mark.index
-            new = f"{key}: {json.dumps(value)}\n{' ' * parts.start_mark.column}"
+            new = f"{key}: {new}\n{' ' * parts.start_mark.column}"
         else:
             start, end = node.start_mark.index, node.end_mark.index
             # `no` would be false
-            plain = PLAIN.fullmatch(value) and yaml.safe_load(value) == value
-            new = value if node.style is None and plain else json.dumps(value)
+            if node.style is None and isinstance(value, str) and PLAIN.fullmatch(value):
+                new = value if yaml.safe_load(value) == value else new
         text = text[:start] + new + text[end:]
     return text
 
@@ -306,9 +307,15 @@ def _senseless(configuration: Configuration) -> list[str]:
         faults.append(f"route.kind: should be one of {', '.join(ROUTES)}, not {route.kind!r}")
     if route.kind == LOCATION:
         faults += [f"route.prefix: {fault}" for fault in prefix_faults(route.prefix)]
+    if route.certificate not in CERTIFICATES:
+        faults.append(
+            f"route.certificate: should be one of {', '.join(CERTIFICATES)}, "
+            f"not {route.certificate!r}"
+        )
     if route.hostname:
         faults += [f"route.hostname: {fault}" for fault in hostname_faults(route.hostname)]
     for place, number, least, most in (
+        ("route.hsts", route.hsts, 0, 10**9),
         ("web.workers", web.workers, 1, 64),
         ("web.threads", web.threads, 1, 64),
         ("mail.port", mail.port, 1, 65535),

@@ -7,6 +7,8 @@ from typing import Any
 from lava_deploy.model import Secret
 
 ROUTES = VHOST, LOCATION = "vhost", "location"
+# Whose certificate a route shows: no one's, the host's own authority's, the admin's.
+CERTIFICATES = NONE, SELF_SIGNED, OWN = "none", "self-signed", "own"
 
 
 @dataclass(frozen=True)
@@ -14,12 +16,19 @@ class Route:
     """How people reach an instance: by a host name of its own, or below a path of the host.
 
     `kind` is "vhost" or "location"; `hostname` stands in links; `prefix` is the path of a location,
-    such as /demo.
+    such as /demo. With `redirect`, the address of the other kind sends people on. `certificate` is
+    "none" for plain HTTP, "self-signed" or "own"; `hsts` the seconds for which browsers then keep
+    to HTTPS, 0 to leave that to them; with `plain_workers`, those on other machines may go on
+    without it.
     """
 
     kind: str = VHOST
     hostname: str = ""
     prefix: str = ""
+    redirect: bool = False
+    certificate: str = NONE
+    hsts: int = 0
+    plain_workers: bool = False
 
     @property
     def mount(self) -> str:
@@ -27,8 +36,18 @@ class Route:
         return self.prefix if self.kind == LOCATION else ""
 
     @property
+    def secure(self) -> bool:
+        """Whether it is served by HTTPS."""
+        return self.certificate != NONE
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host name, as browsers name who a page comes from."""
+        return f"{'https' if self.secure else 'http'}://{self.hostname}"
+
+    @property
     def url(self) -> str:
-        return f"http://{self.hostname}{self.mount}/"
+        return f"{self.origin}{self.mount}/"
 
 
 @dataclass(frozen=True)

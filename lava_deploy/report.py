@@ -24,6 +24,28 @@ if TYPE_CHECKING:
 JSON_FORMAT = 1
 
 
+class Named:
+    """Tells how the plan of one of several subjects goes, with its name in front."""
+
+    def __init__(self, report: Report, subject: str) -> None:
+        self._report, self._subject = report, subject
+
+    def began(self, step: str, number: int, total: int) -> None:
+        self._report.began(f"{self._subject}: {step}", number, total)
+
+    def ended(self, step: str) -> None:
+        self._report.ended(step)
+
+    def failed(self, step: str, error: BaseException) -> None:
+        self._report.failed(step, error)
+
+    def undoing(self, step: str) -> None:
+        self._report.undoing(f"{self._subject}: {step}")
+
+    def undone(self, step: str) -> None:
+        self._report.undone(step)
+
+
 class Report:
     """Tells an admin what happens: data on standard output, everything else on standard error.
 

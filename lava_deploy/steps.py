@@ -7,25 +7,17 @@ and `done` on disk before the next one is begun.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from lava_deploy import __version__
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped, remedy
+from lava_deploy.journal import Journal, Writer, unfinished
 from lava_deploy.model import Secret
-
-SUFFIX = ".jsonl"
-BEGUN, DONE, UNDOING, UNDONE, COMMITTED = "begun", "done", "undoing", "undone", "committed"
-# The fields of a journal's first line.
-HEADER = {"operation", "subject", "decisions", "started", "tool"}
 
 
 def nothing() -> None:
@@ -75,30 +67,38 @@ class Observer(Protocol):
     def undone(self, step: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class Journal:
-    """What a run that did not end left on disk: how far it came."""
-
-    operation: str
-    subject: str
-    decisions: Mapping[str, Any]
-    started: str
-    tool: str
-    begun: tuple[str, ...] = ()
-    done: tuple[str, ...] = ()
-    undone: tuple[str, ...] = ()
-    undoing: bool = False
-    committed: bool = False
-
-
 def carry_out(plan: Plan, journals: Path, observer: Observer) -> None:
     """Do all steps of a plan.
 
     When one fails, or is interrupted, all that were begun are undone, last first. Raises RolledBack
     when that succeeds, PartlyUndone when it does not; Stopped when only `afterwards` failed.
     """
-    writer = _Writer.start(plan, journals)
+    writer = Writer.start(plan, journals)
     _go_forward(plan, writer, observer, done=(), fail=_undo_and_tell)
+
+
+def carry_out_together(
+    plans: Sequence[Plan], meeting: str, journals: Path, observers: Callable[[str], Observer]
+) -> dict[str, DeployError]:
+    """Do several plans up to their step `meeting`, then each to its end, one after the other.
+
+    A plan that fails is undone alone, as by `carry_out`; an interruption undoes all that are not
+    done yet. What failed, by subject; `observers` has who is told of one.
+    """
+    failures: dict[str, DeployError] = {}
+    writers: dict[str, Writer] = {}
+    for until in (meeting, ""):
+        for plan in [each for each in plans if each.subject not in failures]:
+            observer, known = observers(plan.subject), writers.get(plan.subject)
+            try:
+                if any(isinstance(one.__cause__, KeyboardInterrupt) for one in failures.values()):
+                    raise _given_up(plan, meeting, known, observer)
+                writers[plan.subject] = writer = known or Writer.start(plan, journals)
+                done = _before(plan, meeting) if known else ()
+                _go_forward(plan, writer, observer, done=done, fail=_undo_and_tell, until=until)
+            except DeployError as error:
+                failures[plan.subject] = error
+    return failures
 
 
 def resume(plan: Plan, journals: Path, observer: Observer) -> None:
@@ -112,7 +112,7 @@ def resume(plan: Plan, journals: Path, observer: Observer) -> None:
             f"the {plan.operation} of {plan.subject} was already being undone",
             hint=f"`lava-deploy abandon {plan.subject}` completes that.",
         )
-    writer = _Writer(journals, plan.subject)
+    writer = Writer(journals, plan.subject)
     _go_forward(plan, writer, observer, done=journal.done, fail=_stop_and_tell)
 
 
@@ -125,97 +125,32 @@ def abandon(plan: Plan, journals: Path, observer: Observer) -> None:
             hint=f"`lava-deploy resume {plan.subject}` completes it.",
         )
     left = [step for step in plan.steps if step.name in journal.begun]
-    failures = _undo(left, _Writer(journals, plan.subject), observer)
+    failures = _undo(left, Writer(journals, plan.subject), observer)
     if failures:
         raise _partly_undone(plan, failures)
 
 
-def unfinished(journals: Path, subject: str) -> Journal | None:
-    """What a killed run left of a subject, or None. A journal without a whole first line is no run:
-    it had begun nothing."""
-    try:
-        lines = _path(journals, subject).read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return None
-    # the kill may have torn the last line
-    events = [json.loads(line) for line in lines if line.endswith("\n")]
-    if not events:
-        return None
-    header, *rest = events
-    if set(header) != HEADER:
-        raise DeployError(
-            f"the journal {_path(journals, subject)} is damaged, or of another lava-deploy",
-            hint="Its lines say which steps were begun; remove it when they are undone by hand.",
-        )
-    return Journal(
-        **header,
-        begun=_names(rest, BEGUN),
-        done=_names(rest, DONE),
-        undone=_names(rest, UNDONE),
-        undoing=any(UNDOING in event for event in rest),
-        committed=any(COMMITTED in event for event in rest),
-    )
-
-
-class _Writer:
-    """The journal's file while a plan is carried out; each line is on disk when `write` returns."""
-
-    def __init__(self, journals: Path, subject: str) -> None:
-        self._path = _path(journals, subject)
-        _heal(self._path)
-
-    @classmethod
-    def start(cls, plan: Plan, journals: Path) -> _Writer:
-        """Begin a journal with its header. Raises FileExistsError for one that is unfinished."""
-        journals.mkdir(mode=0o755, parents=True, exist_ok=True)
-        path = _path(journals, plan.subject)
-        if unfinished(journals, plan.subject) is None:
-            path.unlink(missing_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        writer = cls(journals, plan.subject)
-        writer.write(
-            operation=plan.operation,
-            subject=plan.subject,
-            decisions=dict(plan.decisions),
-            started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            tool=__version__,
-        )
-        directory = os.open(journals, os.O_RDONLY)
-        os.fsync(directory)
-        os.close(directory)
-        return writer
-
-    def write(self, **event: Any) -> None:
-        """Add a line; one that a full disk tears is taken back. Raises OSError."""
-        size = self._path.stat().st_size
-        try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(event) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            os.truncate(self._path, size)
-            raise
-
-    def remove(self) -> None:
-        self._path.unlink()
-
-
 def _go_forward(
     plan: Plan,
-    writer: _Writer,
+    writer: Writer,
     observer: Observer,
     *,
     done: Sequence[str],
-    fail: Callable[[Plan, str, BaseException, _Writer, Observer], DeployError],
+    fail: Callable[[Plan, str, BaseException, Writer, Observer], DeployError],
+    until: str = "",
 ) -> None:
-    """Do what is not done yet; `fail` deals with a failure of what can still be undone."""
+    """Do what is not done yet, or only what comes before the step `until`.
+
+    `fail` deals with a failure of what can still be undone.
+    """
     everything = (*plan.steps, *plan.afterwards)
     step = everything[0]
     final = False
     try:
         for number, step in enumerate(everything, start=1):
             final = number > len(plan.steps)
+            if step.name == until:
+                return
             if step.name in done:
                 continue
             if number == len(plan.steps) + 1:
@@ -234,7 +169,7 @@ def _go_forward(
 
 
 def _undo_and_tell(
-    plan: Plan, name: str, error: BaseException, writer: _Writer, observer: Observer
+    plan: Plan, name: str, error: BaseException, writer: Writer, observer: Observer
 ) -> DeployError:
     """Undo all that was begun; the error says what state things are in."""
     position = [step.name for step in plan.steps].index(name)
@@ -249,8 +184,21 @@ def _undo_and_tell(
     )
 
 
+def _given_up(plan: Plan, meeting: str, writer: Writer | None, observer: Observer) -> DeployError:
+    """Undo a plan that waits at a step, as another was interrupted."""
+    if writer:
+        return _undo_and_tell(plan, meeting, KeyboardInterrupt(), writer, observer)
+    return RolledBack(f"the {plan.operation} was interrupted before any change of {plan.subject}")
+
+
+def _before(plan: Plan, name: str) -> tuple[str, ...]:
+    """The steps that come before one."""
+    names = [step.name for step in plan.steps]
+    return tuple(names[: names.index(name)])
+
+
 def _stop_and_tell(
-    plan: Plan, name: str, error: BaseException, _writer: _Writer, _observer: Observer
+    plan: Plan, name: str, error: BaseException, _writer: Writer, _observer: Observer
 ) -> DeployError:
     mend = remedy(error) or "Mend the cause."
     return Stopped(
@@ -260,7 +208,7 @@ def _stop_and_tell(
     )
 
 
-def _undo(steps: Sequence[Step], writer: _Writer, observer: Observer) -> dict[str, BaseException]:
+def _undo(steps: Sequence[Step], writer: Writer, observer: Observer) -> dict[str, BaseException]:
     """Undo steps, last first, past those that fail; these are returned with their reasons."""
     failures: dict[str, BaseException] = {}
     # On a full disk the undo goes on without its journal: to repeat an undo does no harm.
@@ -351,19 +299,3 @@ def _undisturbed() -> Iterator[None]:
 
 def _keep_on(_signal: int, _frame: Any) -> None:
     """Do not end."""
-
-
-def _heal(path: Path) -> None:
-    """Cut off a line that a kill tore, so that the next one does not become part of it."""
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        os.truncate(path, len(whole))
-
-
-def _names(events: Sequence[Mapping[str, Any]], kind: str) -> tuple[str, ...]:
-    return tuple(event[kind] for event in events if kind in event)
-
-
-def _path(journals: Path, subject: str) -> Path:
-    return journals / f"{subject}{SUFFIX}"

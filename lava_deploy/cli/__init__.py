@@ -30,6 +30,8 @@ def lava_deploy(context: click.Context, root: str) -> None:
 for module in (host, instances, routes, running, logs):
     for command in module.COMMANDS:
         lava_deploy.add_command(command)
+# The name of 2012.
+lava_deploy.add_command(routes.toggle_all, "toggle_all")
 
 
 def main() -> None:

@@ -22,11 +22,12 @@ from lava_deploy.report import Report
 
 if TYPE_CHECKING:
     from lava_deploy.configuration import Database
+    from lava_deploy.journal import Journal
     from lava_deploy.model import Host, Instance
     from lava_deploy.operations import Doors
     from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres
-    from lava_deploy.steps import Journal, Plan
+    from lava_deploy.steps import Plan
     from lava_deploy.web import Web
 
 LOG = "lava-deploy.log"
@@ -105,10 +106,11 @@ class Context:
         Raises Busy when somebody else has it, or when a killed run waits to be dealt with, unless
         that is what the command is for.
         """
-        from lava_deploy import locks, steps
+        from lava_deploy import journal as journals
+        from lava_deploy import locks
 
         with locks.locked(self.host.locks, subject, command_line()):
-            journal = steps.unfinished(self.host.journals, subject)
+            journal = journals.unfinished(self.host.journals, subject)
             if journal and not unfinished:
                 message, hint = told(journal)
                 raise Busy(message, hint=hint)
@@ -117,34 +119,39 @@ class Context:
     @contextmanager
     def recorded(self, subject: str) -> Iterator[None]:
         """Write one line to the history of an instance, whatever comes of the command."""
-        from lava_deploy.operations import history
-
-        outcome = "done"
         self.changing = True
         try:
             yield
-        except DeployError as error:
-            outcome = f"failed ({error.exit_status}): {error}"
-            raise
         except BaseException as error:
-            outcome = f"failed: {type(error).__name__}"
+            self.record(subject, error)
             raise
-        finally:
-            ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            entry = history.Entry(ended, admin(), command_line(), outcome)
-            try:
-                history.write(self.doors.system, self.host, subject, entry)
-            except OSError as error:  # a full disk, say: what was done is told all the same
-                self.report.warn(f"the history could not be written: {error}")
+        self.record(subject)
+
+    def record(self, subject: str, error: BaseException | None = None) -> None:
+        """Write the line of this command to the history of an instance."""
+        from lava_deploy.operations import history
+
+        outcome = "done"
+        if error:
+            outcome = f"failed: {type(error).__name__}"
+        if isinstance(error, DeployError):
+            outcome = f"failed ({error.exit_status}): {error}"
+        ended = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        entry = history.Entry(ended, admin(), command_line(), outcome)
+        try:
+            history.write(self.doors.system, self.host, subject, entry)
+        except OSError as fault:  # a full disk, say: what was done is told all the same
+            self.report.warn(f"the history could not be written: {fault}")
 
     def unfinished(self) -> list[Journal]:
         """The plans that were killed or stopped half-way, but not those under way just now."""
-        from lava_deploy import locks, steps
+        from lava_deploy import journal as journals
+        from lava_deploy import locks
 
         names = self.doors.system.names(self.host.journals)
-        subjects = [name.removesuffix(steps.SUFFIX) for name in names]
+        subjects = [name.removesuffix(journals.SUFFIX) for name in names]
         found = [
-            steps.unfinished(self.host.journals, subject)
+            journals.unfinished(self.host.journals, subject)
             for subject in subjects
             if not locks.is_held(self.host.locks, subject)
         ]

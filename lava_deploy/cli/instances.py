@@ -15,11 +15,13 @@ from lava_deploy.errors import UsageError
 from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from lava_deploy.configuration import Configuration
+    from lava_deploy.journal import Journal
     from lava_deploy.model import Instance
-    from lava_deploy.steps import Journal, Plan
+    from lava_deploy.operations.apply import Request, Together
+    from lava_deploy.steps import Plan
 
 
 @click.command()
@@ -107,46 +109,54 @@ def install(
 @common
 def apply(context: Context, name: str, overwrite: bool, dry_run: bool) -> None:
     """Carry out what changed in the instance.yaml of NAME; shows the difference."""
+    from lava_deploy.operations.apply import Request
+
     context.require_root()
     instance = context.instance(name)
     with context.holding(name):
-        configuration = read_configuration(context, instance)
-        carry_out_change(
-            context, instance, configuration, {}, "", overwrite=overwrite, dry_run=dry_run
-        )
+        request = Request(read_configuration(context, instance))
+        carry_out_change(context, instance, request, overwrite=overwrite, dry_run=dry_run)
 
 
 def carry_out_change(
-    context: Context,
-    instance: Instance,
-    configuration: Configuration,
-    changes: Mapping[str, str],
-    text: str,
-    *,
-    overwrite: bool,
-    dry_run: bool,
+    context: Context, instance: Instance, request: Request, *, overwrite: bool, dry_run: bool
 ) -> None:
-    """Show what differs from what is in force, and carry it out.
-
-    `changes` and `text` are those that a command makes in instance.yaml. Raises PreflightFailed.
-    """
-    from lava_deploy.operations import apply as operation
-
-    doors = context.doors
-    refuse(operation.faults(doors, instance, configuration, overwrite=overwrite))
-    difference = operation.difference(doors, instance, configuration)
-    if not difference:
-        context.report.note(f"{instance.name} already is as its instance.yaml says")
+    """Show what differs from what is in force, and carry it out. Raises PreflightFailed."""
+    plan = plan_change(context, instance, request, overwrite=overwrite)
+    if not plan:
         return
-    for line in difference:
-        context.report.line(line)
-    decisions = operation.decide(doors, instance, configuration, changes)
-    plan = operation.plan(doors, instance, configuration, decisions, text)
     if dry_run:
         context.report.plan(plan)
         return
     with context.recorded(instance.name):
         context.carry_out(plan)
+
+
+def plan_change(
+    context: Context,
+    instance: Instance,
+    request: Request,
+    together: Together | None = None,
+    *,
+    overwrite: bool,
+) -> Plan | None:
+    """Show what differs from what is in force; the plan to change it, if anything does.
+
+    `together` is what it has in common with other changes. Raises PreflightFailed.
+    """
+    from lava_deploy.operations import apply as operation
+    from lava_deploy.operations import preview
+
+    doors = context.doors
+    refuse(preview.faults(doors, instance, request, together, overwrite=overwrite))
+    difference = preview.difference(doors, instance, request.configuration)
+    if not difference:
+        context.report.note(f"{instance.name} already is as its instance.yaml says")
+        return None
+    for line in difference:
+        context.report.line(line)
+    decisions = operation.decide(doors, instance, request)
+    return operation.plan(doors, instance, request, decisions, together)
 
 
 @click.command()
@@ -222,9 +232,9 @@ def abandon(context: Context, name: str) -> None:
 
 
 def _unfinished(context: Context, name: str) -> Journal:
-    from lava_deploy import steps
+    from lava_deploy.journal import unfinished
 
-    journal = steps.unfinished(context.host.journals, name)
+    journal = unfinished(context.host.journals, name)
     if journal is None:
         raise UsageError(f"nothing of {name} is unfinished")
     return journal
@@ -250,11 +260,13 @@ def _rebuild(
         return installing.plan(context, request, config.build(request.values, "the order"))
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, in_force(context, instance))
-    if journal.operation == apply.TOGGLE and read is read_configuration:
-        text = config.rewrite(configuration_text(context, instance), decisions["changes"])
-        changed = config.read(text, str(instance.configuration))
-        return apply.plan(doors, instance, changed, decisions, text)
-    return apply.plan(doors, instance, read(context, instance), decisions)
+    changes, text = decisions["changes"], ""
+    if changes and read is read_configuration:
+        text = config.rewrite(configuration_text(context, instance), changes)
+        configuration = config.read(text, str(instance.configuration))
+    else:
+        configuration = read(context, instance)
+    return apply.plan(doors, instance, apply.Request(configuration, changes, text), decisions)
 
 
 def configuration_text(context: Context, instance: Instance) -> str:

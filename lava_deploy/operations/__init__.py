@@ -11,6 +11,7 @@ from lava_deploy.model import SYSTEMD, WEB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from lava_deploy.configuration import Configuration, Database
     from lava_deploy.model import Host, Instance
@@ -65,6 +66,18 @@ class Doors:
         from lava_deploy.parts.supervisor import Supervisord
 
         return Supervisord(self.system, self.web, self.host)
+
+
+def texts_of(
+    instance: Instance, configuration: Configuration, server: Database
+) -> dict[Path, str | None]:
+    """All files that depend on instance.yaml, as they should be; `server` has its port."""
+    from lava_deploy.parts import route, settings
+
+    return {
+        **settings.texts(instance, configuration, server),
+        **route.texts(instance, configuration.route),
+    }
 
 
 def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuration) -> None:

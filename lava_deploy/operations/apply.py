@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import locks
-from lava_deploy.configuration import LOCATION, Database
+from lava_deploy.configuration import LOCATION
 from lava_deploy.model import SCHEDULER, Secret
-from lava_deploy.operations import SHARED_LOCK, wait_for_pages
+from lava_deploy.operations import SHARED_LOCK, texts_of, wait_for_pages
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
     console,
@@ -24,11 +23,11 @@ from lava_deploy.parts import (
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from lava_deploy.configuration import Configuration, Limits
+    from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance, Service
     from lava_deploy.operations import Doors
     from lava_deploy.system import System
@@ -41,76 +40,65 @@ LOADING = "load the route"
 ALL, ROUTED, NOBODY = "all", "routed", "nobody"
 
 
-def faults(
-    doors: Doors, instance: Instance, configuration: Configuration, *, overwrite: bool
-) -> list[str]:
-    """What stands in the way of a change; files edited by hand among it, unless `overwrite`."""
-    system = doors.system
-    known = Database(**facts.read(system, instance)["database"])
-    found = route.faults(system, instance, configuration.route)
-    found += doors.keeper.faults(configuration.limits)
-    if database.located(system, configuration.database) != known:
-        found.append(
-            "database: another server takes a backup and a restore, it cannot be applied "
-            f"(now: {known.host or 'this machine'}, port {known.port})"
-        )
-    if not overwrite:
-        for path in facts.edited(system, instance, list(_route(instance, configuration))):
-            found.append(
-                f"{path} was edited by hand (--overwrite replaces it):\n"
-                + "\n".join(_difference(doors, path, _route(instance, configuration)[path]))
-            )
-    return found
+@dataclass(frozen=True)
+class Request:
+    """What is to be carried out: what instance.yaml says, or is to say.
+
+    `changes` are those that a command makes in it, as `config.rewrite` takes them; `text` has them.
+    """
+
+    configuration: Configuration
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
 
 
-def difference(doors: Doors, instance: Instance, configuration: Configuration) -> list[str]:
-    """What would change in which file, as a unified diff; secrets are not shown."""
-    lines = []
-    server = database.located(doors.system, configuration.database)
-    for path, text in _wanted(instance, configuration, server).items():
-        lines += _difference(doors, path, text)
-    there = set(facts.read(doors.system, instance).get("services", ()))
-    wanted = {each.name for each in services.of(doors.system, instance, configuration)}
-    lines += [f"+ {name} will run" for name in sorted(wanted - there)]
-    lines += [f"- {name} will not run" for name in sorted(there - wanted)]
-    return lines + _limits_difference(facts.limits(doors.system, instance), configuration.limits)
+class Together:
+    """What changes of several instances by one command have in common.
+
+    `routes` are the files that were planned so far. Apache reads all of them at once.
+    """
+
+    def __init__(self, doors: Doors) -> None:
+        self.routes: dict[Path, str | None] = {}
+        self._doors, self._loaded = doors, False
+
+    def load(self) -> None:
+        if not self._loaded:
+            with locks.locked(self._doors.host.locks, SHARED_LOCK, TOGGLE, patience=60):
+                route.reload(self._doors.system)
+            self._loaded = True
 
 
 def plan(
     doors: Doors,
     instance: Instance,
-    configuration: Configuration,
+    request: Request,
     decisions: Mapping[str, Any],
-    text: str = "",
-    load_routes: Callable[[], None] | None = None,
+    together: Together | None = None,
 ) -> Plan:
-    """Write, reload and restart; undone by the former texts.
-
-    With changes among the `decisions` (see `decide`), instance.yaml itself is given a new `text`
-    first, as that is how they were made. `load_routes` has Apache read its files, by default at
-    once for this instance.
-    """
-    change = _Change(doors, instance, configuration, decisions, text, load_routes)
-    operation = TOGGLE if decisions["changes"] else OPERATION
+    """Write, reload and restart; undone by the former texts."""
+    if together:
+        together.routes.update(route.texts(instance, request.configuration.route))
+    change = _Change(doors, instance, request, decisions, together)
+    operation = TOGGLE if request.changes else OPERATION
     return Plan(operation, instance.name, change.steps(), change.afterwards(), decisions)
 
 
-def decide(
-    doors: Doors, instance: Instance, configuration: Configuration, changes: Mapping[str, str]
-) -> dict[str, Any]:
+def decide(doors: Doors, instance: Instance, request: Request) -> dict[str, Any]:
     """What a plan is rebuilt from: changes of instance.yaml, order of steps, whom it concerns.
 
     The route of a location shows what the code behind it was told to be; that of a host name shows
     the former code's pages as well. So a location is opened after the code, and closed before it.
     """
-    wanted = _wanted(
+    configuration = request.configuration
+    wanted = texts_of(
         instance, configuration, database.located(doors.system, configuration.database)
     )
     changed = {path for path, text in wanted.items() if _differs(doors.system, path, text)}
     before = facts.read(doors.system, instance)["services"]
     same = before == _names(doors.system, instance, configuration)
     return {
-        "changes": dict(changes),
+        "changes": dict(request.changes),
         "route_last": configuration.route.kind == LOCATION,
         "concerns": _concerned(instance, configuration, changed) if same else ALL,
     }
@@ -123,20 +111,19 @@ class _Change:
         self,
         doors: Doors,
         instance: Instance,
-        configuration: Configuration,
+        request: Request,
         decisions: Mapping[str, Any],
-        text: str,
-        load_routes: Callable[[], None] | None,
+        together: Together | None,
     ) -> None:
         self.doors, self.system = doors, doors.system
-        self.instance, self.configuration = instance, configuration
-        self.changes, self.route_last = decisions["changes"], decisions["route_last"]
-        self.text, self.concerned = text, decisions["concerns"]
-        self.load_routes = load_routes or self.load_route
+        self.instance, self.request = instance, request
+        self.configuration = configuration = request.configuration
+        self.route_last, self.concerned = decisions["route_last"], decisions["concerns"]
+        self.load_routes = together.load if together else self.load_route
         self.server = database.located(self.system, configuration.database)
         self.before = facts.read(self.system, instance)["services"]
         self.after = _names(self.system, instance, configuration)
-        self.routes = _route(instance, configuration)
+        self.routes = route.texts(instance, configuration.route)
 
     def steps(self) -> tuple[Step, ...]:
         own = (Step("change instance.yaml", self.rewrite, self.put_back_file),)
@@ -147,7 +134,7 @@ class _Change:
         served = (Step("bring the services up to date", self.run),)
         return (
             Step("keep the former files", self.keep, self.serve_as_before),
-            *(own if self.changes else ()),
+            *(own if self.request.changes else ()),
             Step("write the settings", self.write_settings, self.put_back_settings),
             *(served + routed if self.route_last else routed + served),
             Step("see that the pages answer", self.wait),
@@ -161,12 +148,12 @@ class _Change:
         )
 
     def keep(self) -> None:
-        own = [self.instance.configuration] if self.changes else []
-        wanted = _wanted(self.instance, self.configuration, self.server)
+        own = [self.instance.configuration] if self.request.changes else []
+        wanted = texts_of(self.instance, self.configuration, self.server)
         former.make(self.system, self.instance, [*own, *wanted])
 
     def rewrite(self) -> None:
-        configuration_file.change(self.system, self.instance, self.text)
+        configuration_file.change(self.system, self.instance, self.request.text)
 
     def put_back_file(self) -> None:
         if (text := self.former().get(self.instance.configuration)) is not None:
@@ -255,7 +242,7 @@ class _Change:
 
     def changed(self) -> set[Path]:
         """The files that this change gives another text."""
-        new, old = _wanted(self.instance, self.configuration, self.server), self.former()
+        new, old = texts_of(self.instance, self.configuration, self.server), self.former()
         return {path for path, text in new.items() if old.get(path) != text}
 
     def concerns(self) -> str:
@@ -271,7 +258,7 @@ class _Change:
 
 def _concerned(instance: Instance, configuration: Configuration, changed: set[Path]) -> str:
     """Which processes have to read changed files: new limits alone are in force without it."""
-    routing = {settings.routing(instance), *_route(instance, configuration)}
+    routing = {settings.routing(instance), *route.texts(instance, configuration.route)}
     if changed - routing:
         return ALL
     return ROUTED if changed else NOBODY
@@ -285,36 +272,3 @@ def _differs(system: System, path: Path, wanted: str | None) -> bool:
 def _names(system: System, instance: Instance, configuration: Configuration) -> list[str]:
     """The services that should run."""
     return [each.name for each in services.of(system, instance, configuration)]
-
-
-def _limits_difference(former: Limits, wanted: Limits) -> list[str]:
-    pairs = [(name, asdict(former)[name], value) for name, value in asdict(wanted).items()]
-    return [
-        line
-        for name, there, value in pairs
-        if there != value
-        for line in (f"- limits.{name}: {there or 'none'}", f"+ limits.{name}: {value or 'none'}")
-    ]
-
-
-def _wanted(
-    instance: Instance, configuration: Configuration, server: Database
-) -> dict[Path, str | None]:
-    """All files that depend on instance.yaml, as they should be; `server` has its port."""
-    return {
-        **settings.texts(instance, configuration, server),
-        **_route(instance, configuration),
-    }
-
-
-def _route(instance: Instance, configuration: Configuration) -> dict[Path, str | None]:
-    return route.texts(instance, configuration.route)
-
-
-def _difference(doors: Doors, path: Path, wanted: str | None) -> list[str]:
-    """A file's unified diff; of one that holds secrets, only that it changes."""
-    there = doors.system.read(path) if doors.system.exists(path) else ""
-    if isinstance(wanted, Secret):
-        return [] if there == wanted.reveal() else [f"{path}: secret values change"]
-    former, new = there.splitlines(), (wanted or "").splitlines()
-    return list(difflib.unified_diff(former, new, f"{path}", f"{path} (new)", lineterm="", n=1))

@@ -6,6 +6,7 @@ written, tested by Apache itself, then loaded without ending a connection; or pu
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,15 +43,24 @@ def texts(instance: Instance, route: Route) -> dict[Path, str | None]:
     return files
 
 
-def faults(system: System, instance: Instance, route: Route) -> list[str]:
-    """What stands in the way of a new route: a name or path that another file already serves."""
-    own = {path.name for path in _all(instance)}
-    found = []
-    for kind in ("sites-enabled", "conf-enabled"):
-        for name in system.names(APACHE / kind):
-            if name not in own:
-                found += _clashes(system, APACHE / kind / name, route)
-    return found
+def faults(
+    system: System,
+    instance: Instance,
+    route: Route,
+    planned: Mapping[Path, str | None] | None = None,
+) -> list[str]:
+    """What stands in the way of a new route: a name or path that another file already serves.
+
+    `planned` are files that other instances are about to get; those with None will be gone.
+    """
+    own = _all(instance)
+    there = _enabled_texts(system) | dict(planned or {})
+    return [
+        fault
+        for path, text in there.items()
+        if path not in own and text is not None
+        for fault in _clashes(path, text, route)
+    ]
 
 
 def exists(system: System, instance: Instance) -> bool:
@@ -154,16 +164,26 @@ def _switch(verb: str, path: Path, *options: str) -> list[str]:
     return [f"a2{verb}{kind}", "--quiet", *options, path.stem]
 
 
-def _clashes(system: System, path: Path, route: Route) -> list[str]:
-    """What a file of Apache's already serves of a route."""
-    try:
-        lines = [line.split() for line in system.read(path).splitlines()]
-    except FileNotFoundError:  # a link to what is gone
-        return []
+def _enabled_texts(system: System) -> dict[Path, str | None]:
+    """What Apache reads, by the files that were enabled."""
+    found: dict[Path, str | None] = {}
+    for kind in ("sites", "conf"):
+        for name in system.names(APACHE / f"{kind}-enabled"):
+            with suppress(FileNotFoundError):  # a link to what is gone
+                text = system.read(APACHE / f"{kind}-enabled" / name)
+                found[APACHE / f"{kind}-available" / name] = text
+    return found
+
+
+def _clashes(path: Path, text: str, route: Route) -> list[str]:
+    """What a file of Apache's serves of a route."""
+    lines = [line.split() for line in text.splitlines()]
     found = []
-    if route.kind == VHOST and route.hostname in _said(lines, "servername", "serveralias"):
+    if route.hostname in _said(lines, "servername", "serveralias") and (
+        route.kind == VHOST or route.redirect
+    ):
         found.append(f"Apache already serves the host name {route.hostname}, by {path}")
-    if route.kind == LOCATION:
+    if route.kind == LOCATION or route.redirect:
         served = {place.strip('"<>').rstrip("/") + "/" for place in _said(lines, *PLACES)} - {"/"}
         own = f"{route.prefix}/"
         found += [

@@ -10,6 +10,7 @@ from pathlib import Path
 from lava_deploy import config, steps
 from lava_deploy.cli import installing, instances
 from lava_deploy.cli.context import Context
+from lava_deploy.journal import Journal, unfinished
 from lava_deploy.model import PYTHON, Revision
 from lava_deploy.operations import SYSTEMD, Doors, apply, install, remove, setup
 from lava_deploy.parts import guest, release, supervisor
@@ -68,8 +69,8 @@ class Stage:
         # nor the marks of processes, which are other ones after each start
         return [line for line in lines if not line.startswith("package ") and ".ready " not in line]
 
-    def journal(self, subject: str) -> steps.Journal | None:
-        return steps.unfinished(self.context.host.journals, subject)
+    def journal(self, subject: str) -> Journal | None:
+        return unfinished(self.context.host.journals, subject)
 
     def carry_out(self, plan: Plan) -> None:
         with self.context.recorded(plan.subject):
@@ -95,17 +96,17 @@ def of_install(stage: Stage, name: str = "demo") -> Plan:
 
 
 def of_apply(stage: Stage) -> Plan:
-    configuration = instances.read_configuration(stage.context, stage.demo)
-    decisions = apply.decide(stage.context.doors, stage.demo, configuration, {})
-    return apply.plan(stage.context.doors, stage.demo, configuration, decisions)
+    request = apply.Request(instances.read_configuration(stage.context, stage.demo))
+    decisions = apply.decide(stage.context.doors, stage.demo, request)
+    return apply.plan(stage.context.doors, stage.demo, request, decisions)
 
 
 def of_toggle(stage: Stage, kind: str = "location") -> Plan:
     changes = {"route.kind": kind, "route.prefix": "/demo"}
     text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
-    configuration = config.read(text)
-    decisions = apply.decide(stage.context.doors, stage.demo, configuration, changes)
-    return apply.plan(stage.context.doors, stage.demo, configuration, decisions, text)
+    request = apply.Request(config.read(text), changes, text)
+    decisions = apply.decide(stage.context.doors, stage.demo, request)
+    return apply.plan(stage.context.doors, stage.demo, request, decisions)
 
 
 def of_toggle_back(stage: Stage) -> Plan:

@@ -18,10 +18,15 @@ DOORS = {"system", "postgres", "playbook", "web"}
 # The types that cross all borders.
 TYPES = {"model", "configuration", "errors"}
 MAY_IMPORT = {
-    "cli": {"cli", "config", "operations", "report", "steps", "locks", *TYPES, *DOORS},
-    "operations": {"parts", "sources", "steps", "locks", "playbook", *TYPES},
-    "parts": {"templates", "uv", *TYPES},
+    "cli": {
+        *("cli", "config", "operations", "report", "steps", "journal", "locks", "certificates"),
+        *TYPES,
+        *DOORS,
+    },
+    "operations": {"parts", "sources", "steps", "locks", "playbook", "certificates", *TYPES},
+    "parts": {"templates", "uv", "certificates", *TYPES},
     "sources": {"sources", "uv", "model", "errors"},
+    "steps": {"journal", *TYPES},
     "model": set(),
     "errors": set(),
 }

@@ -51,7 +51,7 @@ class Enabled:
 )
 def test_a_name_or_path_that_apache_serves_already_is_refused(wanted: Route, by: str) -> None:
     found = route.faults(Enabled(), DEMO, wanted)
-    assert [by] == [fault.partition("enabled/")[2].partition(":")[0] for fault in found] or not by
+    assert [by] == [fault.partition("available/")[2].partition(":")[0] for fault in found] or not by
     assert bool(found) == bool(by)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from lava_deploy import steps
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
+from lava_deploy.journal import Writer, unfinished
 from lava_deploy.model import Secret
 from lava_deploy.steps import Plan, Step
 
@@ -110,7 +111,7 @@ def test_a_failing_step_is_undone_with_all_before_it(machine, tmp_path, failing)
         steps.carry_out(machine.plan("a", "b", "c"), tmp_path, Watcher())
     assert raised.value.hint == "Try again."
     assert machine.things == []
-    assert steps.unfinished(tmp_path, "demo") is None
+    assert unfinished(tmp_path, "demo") is None
 
 
 def test_an_interruption_undoes_as_well(machine, tmp_path):
@@ -165,7 +166,7 @@ def test_a_failing_undo_is_named_and_the_others_go_on(machine, tmp_path):
     del machine.faults["undo b"]
     steps.abandon(machine.plan("a", "b", "c"), tmp_path, Watcher())
     assert machine.things == []
-    assert steps.unfinished(tmp_path, "demo") is None
+    assert unfinished(tmp_path, "demo") is None
 
 
 def test_what_was_being_undone_cannot_be_resumed(machine, tmp_path):
@@ -201,24 +202,24 @@ def kill(journals: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
 def test_a_killed_plan_is_resumed_from_the_step_it_was_in(machine, tmp_path, name):
     kill(tmp_path, name)
-    journal = steps.unfinished(tmp_path, "demo")
+    journal = unfinished(tmp_path, "demo")
     assert journal is not None and journal.begun[-1] == name
     assert journal.decisions == {"hostname": "demo.localhost"}
     machine.things = list(journal.done)
     steps.resume(machine.plan("a", "b", "c", afterwards=("d",)), tmp_path, Watcher())
     assert machine.things == ["a", "b", "c", "d"]
-    assert steps.unfinished(tmp_path, "demo") is None
+    assert unfinished(tmp_path, "demo") is None
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])
 def test_a_killed_plan_is_abandoned(machine, tmp_path, name):
     kill(tmp_path, name)
-    journal = steps.unfinished(tmp_path, "demo")
+    journal = unfinished(tmp_path, "demo")
     assert journal is not None
     machine.things = list(journal.begun)
     steps.abandon(machine.plan("a", "b", "c", afterwards=("d",)), tmp_path, Watcher())
     assert machine.things == []
-    assert steps.unfinished(tmp_path, "demo") is None
+    assert unfinished(tmp_path, "demo") is None
 
 
 def test_past_the_last_step_that_can_be_undone_there_is_only_forward(machine, tmp_path):
@@ -263,7 +264,7 @@ def test_a_torn_last_line_is_no_event(machine, tmp_path):
     kill(tmp_path, "b")
     with open(tmp_path / "demo.jsonl", "a") as journal:
         journal.write('{"don')
-    assert steps.unfinished(tmp_path, "demo").begun == ("a", "b")
+    assert unfinished(tmp_path, "demo").begun == ("a", "b")
     machine.things = ["a", "b"]
     steps.resume(machine.plan("a", "b", "c", afterwards=("d",)), tmp_path, Watcher())
     assert machine.things == ["a", "b", "c", "d"]
@@ -271,7 +272,7 @@ def test_a_torn_last_line_is_no_event(machine, tmp_path):
 
 def test_a_journal_without_a_whole_header_is_no_run(machine, tmp_path):
     (tmp_path / "demo.jsonl").write_text('{"operation": "inst')
-    assert steps.unfinished(tmp_path, "demo") is None
+    assert unfinished(tmp_path, "demo") is None
     steps.carry_out(machine.plan("a"), tmp_path, Watcher())
     assert machine.things == ["a"]
 
@@ -307,21 +308,21 @@ def test_that_nobody_can_be_told_changes_nothing(machine, tmp_path):
 
 
 def test_a_full_disk_under_the_journal_undoes_what_was_done(machine, tmp_path, monkeypatch):
-    write = steps._Writer.write
+    write = Writer.write
 
-    def full(self: steps._Writer, **event: object) -> None:
+    def full(self: Writer, **event: object) -> None:
         if event in ({"begun": "b"}, {"undoing": True}, {"undone": "a"}):
             raise OSError(28, "No space left on device")
         write(self, **event)
 
-    monkeypatch.setattr(steps._Writer, "write", full)
+    monkeypatch.setattr(Writer, "write", full)
     with pytest.raises(RolledBack, match="No space left"):
         steps.carry_out(machine.plan("a", "b"), tmp_path, Watcher())
     assert machine.things == []
 
 
 def test_a_line_that_a_full_disk_tears_is_taken_back(tmp_path, monkeypatch):
-    writer = steps._Writer.start(Plan("install", "demo", ()), tmp_path)
+    writer = Writer.start(Plan("install", "demo", ()), tmp_path)
     whole = (tmp_path / "demo.jsonl").read_bytes()
 
     def fail(_handle: int) -> None:
@@ -358,7 +359,7 @@ def test_a_secret_in_the_decisions_is_refused():
 def test_a_damaged_header_is_said_to_be_one(tmp_path):
     (tmp_path / "demo.jsonl").write_text('{"operation": "install"}\n')
     with pytest.raises(DeployError, match="is damaged"):
-        steps.unfinished(tmp_path, "demo")
+        unfinished(tmp_path, "demo")
 
 
 def test_an_undo_that_fails_again_when_abandoned_is_named_again(machine, tmp_path):
