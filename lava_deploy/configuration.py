@@ -1,14 +1,47 @@
-"""What an admin may set of an instance: the contents of instance.yaml, as types."""
+"""What an admin may set of an instance: its name, and the contents of instance.yaml, as types."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lava_deploy.model import Secret
 
+NAME = re.compile(r"[a-z][a-z0-9-]*")
+NAME_LENGTH = 20
+# Words that are commands, components, or directories beside the instances.
+RESERVED_NAMES = frozenset(
+    (
+        "all backups cache code components current default deploy dispatcher host instances "
+        "latest lab lava localhost master publisher root scheduler server static supervisor "
+        "system web worker www"
+    ).split()
+)
+
 ROUTES = VHOST, LOCATION = "vhost", "location"
 # Whose certificate a route shows: no one's, the host's own authority's, the admin's.
 CERTIFICATES = NONE, SELF_SIGNED, OWN = "none", "self-signed", "own"
+
+
+def name_faults(name: str) -> list[str]:
+    """Why a text cannot be the name of an instance; empty when it can.
+
+    The name becomes part of a user's and a database's name (`lava-NAME`: at most 32 characters for
+    useradd, 63 bytes for Postgres), of unit and file names, of a URL and of a host name.
+    """
+    faults = []
+    if not NAME.fullmatch(name):
+        faults.append(
+            f"the name {name!r} should begin with a lower-case letter and "
+            "go on with lower-case letters, digits and hyphens only"
+        )
+    elif name.endswith("-"):
+        faults.append(f"the name {name!r} should not end with a hyphen: it is part of a host name")
+    if len(name) > NAME_LENGTH:
+        faults.append(f"the name {name!r} has {len(name)} characters, at most {NAME_LENGTH} fit")
+    if name in RESERVED_NAMES:
+        faults.append(f"the name {name!r} is reserved: it would be taken for something else")
+    return faults
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,7 @@
 """What there is: hosts, instances, revisions, releases; the only source of names and paths."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-
-NAME = re.compile(r"[a-z][a-z0-9-]*")
-NAME_LENGTH = 20
-# Words that are commands, components, or directories beside the instances.
-RESERVED_NAMES = frozenset(
-    (
-        "all backups cache code components current default deploy dispatcher host instances "
-        "latest lab lava localhost master publisher root scheduler server static supervisor "
-        "system web worker www"
-    ).split()
-)
 
 # The Python that releases are built for: the distribution's, whatever else is installed.
 PYTHON = Path("/usr/bin/python3")
@@ -28,27 +16,6 @@ SYSTEMD = Path("/run/systemd/system")
 POSTGRES_SOCKETS = "/var/run/postgresql"
 # How a time stands in the names of snapshots and releases: UTC, sortable, without colons.
 STAMP = "%Y-%m-%dT%H-%M-%SZ"
-
-
-def name_faults(name: str) -> list[str]:
-    """Why a text cannot be the name of an instance; empty when it can.
-
-    The name becomes part of a user's and a database's name (`lava-NAME`: at most 32 characters for
-    useradd, 63 bytes for Postgres), of unit and file names, of a URL and of a host name.
-    """
-    faults = []
-    if not NAME.fullmatch(name):
-        faults.append(
-            f"the name {name!r} should begin with a lower-case letter and "
-            "go on with lower-case letters, digits and hyphens only"
-        )
-    elif name.endswith("-"):
-        faults.append(f"the name {name!r} should not end with a hyphen: it is part of a host name")
-    if len(name) > NAME_LENGTH:
-        faults.append(f"the name {name!r} has {len(name)} characters, at most {NAME_LENGTH} fit")
-    if name in RESERVED_NAMES:
-        faults.append(f"the name {name!r} is reserved: it would be taken for something else")
-    return faults
 
 
 class Secret(str):

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lava_deploy import config
+from lava_deploy.configuration import name_faults
 from lava_deploy.errors import Busy, DeployError, PreflightFailed, UsageError
-from lava_deploy.model import STAMP, name_faults
+from lava_deploy.model import STAMP
 from lava_deploy.report import Report
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import click
 from lava_deploy import config
 from lava_deploy.cli import installing
 from lava_deploy.cli.context import Context, as_json, common, dry_run, yes
+from lava_deploy.configuration import name_faults
 from lava_deploy.errors import PreflightFailed, UnknownRevision, Unreachable
-from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

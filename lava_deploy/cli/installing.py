@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lava_deploy import config
-from lava_deploy.configuration import LOCATION, ROUTES
+from lava_deploy.configuration import LOCATION, ROUTES, name_faults
 from lava_deploy.errors import DeployError, JobFailed, PreflightFailed, UsageError, remedy
-from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,8 +11,8 @@ from lava_deploy import config
 from lava_deploy.cli import installing
 from lava_deploy.cli.context import Context, as_json, common, dry_run, named, no_questions, yes
 from lava_deploy.cli.host import HOST, refuse
+from lava_deploy.configuration import name_faults
 from lava_deploy.errors import UsageError
-from lava_deploy.model import name_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable

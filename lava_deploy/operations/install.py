@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import locks, sources
+from lava_deploy.configuration import name_faults
 from lava_deploy.errors import CommandFailed, Unreachable
-from lava_deploy.model import WEB, Revision, name_faults
+from lava_deploy.model import WEB, Revision
 from lava_deploy.operations import SHARED_LOCK, wait_for_pages
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
