@@ -83,6 +83,12 @@ class UnknownRevision(DeployError):
     exit_status = 4
 
 
+class BadCertificate(DeployError):
+    """A certificate or its key cannot be read or used."""
+
+    exit_status = 4
+
+
 class JobFailed(DeployError):
     """A LAVA job did not end as it should; the message has LAVA's own error type."""
 

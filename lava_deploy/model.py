@@ -73,6 +73,21 @@ class Host:
         return self.root / "supervisor"
 
     @property
+    def tls(self) -> Path:
+        """The authority of the host's own, which vouches for its instances."""
+        return self.root / "tls"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of that authority, for browsers and workers to trust; 0644."""
+        return self.tls / "ca.pem"
+
+    @property
+    def authority_key(self) -> Path:
+        """0600."""
+        return self.tls / "ca-key.pem"
+
+    @property
     def journals(self) -> Path:
         return self.state / "journals"
 
@@ -162,6 +177,16 @@ class Instance:
     def admin_password(self) -> Path:
         """The generated password of the first superuser, until the admin removes it; 0600."""
         return self.etc / "admin-password"
+
+    @property
+    def certificate(self) -> Path:
+        """What the web server shows for https: the instance's certificate, then its issuers'."""
+        return self.etc / "tls/certificate.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        """0600."""
+        return self.etc / "tls/key.pem"
 
     @property
     def media(self) -> Path:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from lava_deploy.errors import CommandFailed
 from lava_deploy.model import SYSTEMD
+from lava_deploy.parts import ports, tls
 from lava_deploy.steps import Plan, Step, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lava_deploy.operations import Doors
-    from lava_deploy.system import System
 
 OPERATION = "setup"
 UNDO = "setup --undo"
@@ -41,8 +41,6 @@ UNATTENDED = {"DEBIAN_FRONTEND": "noninteractive"}
 CONTAINER = Path("/run/systemd/container")
 # Keys of the file that remembers packages.
 ADDED, BEFORE = "packages", "before"
-# As the kernel writes them in /proc/net/tcp: port 80, and the state of a listening socket.
-PORT_80, LISTENS = ":0050", "0A"
 
 
 @dataclass
@@ -63,9 +61,7 @@ def faults(doors: Doors, *, force: bool = False) -> list[str]:
     distribution we do not know.
     """
     found = _distribution_faults(doors, force=force) + _architecture_faults(doors)
-    holder = _holder_of_port_80(doors)
-    if holder:
-        found.append(f"port 80 is held by {holder}, Apache needs it")
+    found += ports.faults(doors.system, ports.HTTP)
     if not found and missing(doors):
         found += _disk_faults(doors) + _apt_faults(doors)
     return found
@@ -239,6 +235,7 @@ def finish_undo(doors: Doors) -> list[Path]:
     """
     host, system = doors.host, doors.system
     system.remove_tree(host.state)
+    tls.remove_authority(system, host)
     if system.names(host.log) == [HISTORY]:
         system.remove(host.log / HISTORY)
     # The engine needs these before the playbook can make, and record, them.
@@ -307,31 +304,6 @@ def _apt_faults(doors: Doors) -> list[str]:
         lines = [line for line in failed.output.splitlines() if line.startswith("E: ")]
         return [f"apt: {line.removeprefix('E: ')}" for line in lines] or [str(failed)]
     return []
-
-
-def _holder_of_port_80(doors: Doors) -> str:
-    """The program that listens on port 80, '' if that is nobody or Apache."""
-    sockets = _listening(doors.system)
-    if not sockets:
-        return ""
-    for process in filter(str.isdigit, doors.system.names(Path("/proc"))):
-        open_files = Path("/proc", process, "fd")
-        names = doors.system.names(open_files)
-        if sockets & {doors.system.target(open_files / name) for name in names}:
-            program = doors.system.read(Path("/proc", process, "comm")).strip()
-            return "" if program == "apache2" else program
-    return "a program of another namespace"
-
-
-def _listening(system: System) -> set[str]:
-    """The sockets that listen on port 80, as links in /proc/PID/fd name them (proc(5))."""
-    found = set()
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        lines = system.read(table).splitlines()[1:] if system.exists(table) else []
-        for fields in map(str.split, lines):
-            if fields[1].endswith(PORT_80) and fields[3] == LISTENS:
-                found.add(f"socket:[{fields[9]}]")
-    return found
 
 
 def _kernel_serves_nfs(doors: Doors) -> bool:

@@ -57,6 +57,12 @@ def _look(world: World, words: Sequence[str]) -> Finished | None:
         case ["kill", process] if int(process) == SUPERVISOR:
             _end_supervisor(world)
             return Finished(0, "", "")
+        case ["hostname"]:
+            return Finished(0, "lab\n", "")
+        case ["hostname", "--fqdn"]:
+            return Finished(0, "lab.example.com\n", "")
+        case ["hostname", "-I"]:
+            return Finished(0, "10.0.0.7 2001:db8::7 \n", "")
         case ["systemctl", "reset-failed", *_] | ["apache2ctl", "configtest"]:
             return Finished(0, "", "")
     return None
@@ -81,11 +87,15 @@ def _change(
         case ["systemctl", "reload", "apache2"] | ["apache2ctl", "graceful"]:
             world.served = {
                 each: world.text(each)
-                for kind in ("sites", "conf")
+                for kind in ("sites", "conf", "mods")
                 for each in world.below(f"{APACHE}/{kind}-enabled")
             }
         case [program, "--quiet", *options, name] if re.fullmatch("a2(en|dis)(site|conf)", program):
             _switch_site(world, words, program, options, name)
+        case ["a2enmod", "--quiet", name]:
+            _enable_module(world, words, name)
+        case ["a2dismod", "--quiet", "--purge", name]:
+            _disable_module(world, words, name)
         case ["systemctl", verb, *units]:
             _systemctl(world, words, verb, [one for one in units if one != "--quiet"])
         case [_, "-m", "venv", "--clear", directory]:
@@ -136,6 +146,31 @@ def _switch_site(
     else:
         assert options == ["--purge"]
         world.nodes.pop(link, None)
+
+
+def _enable_module(world: World, words: Sequence[str], name: str) -> None:
+    """a2enmod(8) enables what a module depends on, first."""
+    if f"{APACHE}/mods-available/{name}.load" not in world.nodes:
+        raise CommandFailed(words, 1, f"Module {name} does not exist")
+    for each in _dependencies(world, f"{APACHE}/mods-available/{name}.load"):
+        _enable_module(world, words, each)
+    for ending in ("load", "conf"):
+        if f"{APACHE}/mods-available/{name}.{ending}" in world.nodes:
+            target = f"../mods-available/{name}.{ending}"
+            world.nodes[f"{APACHE}/mods-enabled/{name}.{ending}"] = Node(LINK, target, 0o777)
+
+
+def _disable_module(world: World, words: Sequence[str], name: str) -> None:
+    """a2dismod(8) refuses while another module depends on this one."""
+    enabled = f"{APACHE}/mods-enabled"
+    if any(name in _dependencies(world, path) for path in world.below(enabled)):
+        raise CommandFailed(words, 1, f"ERROR: The following modules depend on {name}")
+    for ending in ("load", "conf"):
+        world.nodes.pop(f"{enabled}/{name}.{ending}", None)
+
+
+def _dependencies(world: World, path: str) -> list[str]:
+    return " ".join(re.findall(r"(?m)^# Depends:(.*)$", world.text(path))).split()
 
 
 # systemd

@@ -155,8 +155,13 @@ def bare(root: Path, keeper: str) -> World:
     host, system = stage.context.host, stage.context.doors.system
     for path in (host.instances, host.state, host.log, "/var/lib/lava/dispatcher/tmp", "/proc"):
         world.directory(path)
-    for kind, state in itertools.product(("sites", "conf"), ("available", "enabled")):
+    for kind, state in itertools.product(("sites", "conf", "mods"), ("available", "enabled")):
         world.directory(f"/etc/apache2/{kind}-{state}")
+    # as Debian has them; `mime` is on from the start
+    for name, needs in {"ssl": "mime socache_shmcb", "socache_shmcb": "", "mime": ""}.items():
+        world.put(f"/etc/apache2/mods-available/{name}.load", f"# Depends: {needs}\n")
+    for command in (["a2enmod", "--quiet", "mime"], ["apache2ctl", "graceful"]):
+        system.run(command)
     world.put("/etc/systemd/system/multi-user.target.wants/cron.service", "")
     world.put(PYTHON, "")
     folder = release._folder(system, host.cache, REVISION)
