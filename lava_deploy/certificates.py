@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.hazmat.primitives.asymmetric.types import (
+        CertificatePublicKeyTypes,
+        PrivateKeyTypes,
+    )
 
 AUTHORITY_LASTS = timedelta(days=3652)
 # What browsers take at most is 398 days.
@@ -126,12 +129,14 @@ def faults(certificate: str, key: Secret, hostname: str, now: datetime) -> list[
     """Why Apache or browsers would refuse a certificate and its key, both as text in PEM form.
 
     The certificates of issuers may follow the first. With '' for the host name, any name will do.
+    Apache's configtest finds none of this, and at the next reload Apache ends itself, or waits for
+    a password for ever.
     """
     found: list[str] = []
     chain: list[x509.Certificate] = []
     try:
         chain = _certificates(certificate)
-        found += _chain_faults(chain[0], hostname, now)
+        found += _leaf_faults(chain[0], hostname, now) + _strength_faults(chain)
     except BadCertificate as bad:
         found.append(str(bad))
     if "PRIVATE KEY-----" in certificate:
@@ -143,7 +148,7 @@ def faults(certificate: str, key: Secret, hostname: str, now: datetime) -> list[
     return found
 
 
-def _chain_faults(leaf: x509.Certificate, hostname: str, now: datetime) -> list[str]:
+def _leaf_faults(leaf: x509.Certificate, hostname: str, now: datetime) -> list[str]:
     """What is wrong with a certificate, whatever its key."""
     said, found = _read(leaf), []
     if now >= said.expires:
@@ -153,47 +158,59 @@ def _chain_faults(leaf: x509.Certificate, hostname: str, now: datetime) -> list[
     if hostname and not covers(said, hostname):
         names = ", ".join(said.names) or "no host at all (it has no subjectAltName)"
         found.append(f"the certificate does not name {hostname}; it names {names}")
-    signature = leaf.signature_hash_algorithm
-    if signature and signature.name in WEAK_HASHES:
-        found.append(f"the certificate is signed with {signature.name}, which is too weak")
     return found
+
+
+def _strength_faults(chain: list[x509.Certificate]) -> list[str]:
+    found = []
+    for place, one in enumerate(chain, 1):
+        signature = one.signature_hash_algorithm
+        # whoever trusts a certificate signed by its own key does not look at the signature
+        if one.issuer != one.subject and signature and signature.name in WEAK_HASHES:
+            found.append(
+                f"certificate {place} of the file is signed with {signature.name}: that is too weak"
+            )
+        if not _is_strong(one.public_key()):
+            found.append(
+                f"the key of certificate {place} of the file should be one of RSA with {RSA_BITS} "
+                f"bits or more, or of a curve with {CURVE_BITS} or more"
+            )
+    return found
+
+
+def _is_strong(key: CertificatePublicKeyTypes) -> bool:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= RSA_BITS
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.key_size >= CURVE_BITS
 
 
 def _key_faults(chain: list[x509.Certificate], key: PrivateKeyTypes) -> list[str]:
-    """What is wrong with a key, by itself and for the first of these certificates."""
-    found = []
-    if not _is_strong(key):
-        found.append(
-            f"the key should be one of RSA with {RSA_BITS} bits or more, "
-            f"or of a curve with {CURVE_BITS} or more"
-        )
+    """Why a key is not that of the first of these certificates."""
     places = [place for place, one in enumerate(chain, 1) if one.public_key() == key.public_key()]
-    if chain and not places:
-        found.append("the key does not belong to the certificate")
-    elif chain and places[0] != 1:
-        found.append(
-            f"the key belongs to certificate {places[0]} of the file, "
-            "which should be the first, followed by those of its issuers"
-        )
-    return found
-
-
-def _is_strong(key: PrivateKeyTypes) -> bool:
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-    if isinstance(key, rsa.RSAPrivateKey):
-        return key.key_size >= RSA_BITS
-    return isinstance(key, ec.EllipticCurvePrivateKey) and key.key_size >= CURVE_BITS
+    if not chain or places[:1] == [1]:
+        return []
+    if not places:
+        return ["the key does not belong to the certificate"]
+    return [
+        f"the key belongs to certificate {places[0]} of the file, "
+        "which should be the first, followed by those of its issuers"
+    ]
 
 
 def _certificates(pem: str) -> list[x509.Certificate]:
     """All certificates of a text, in their order; at least one."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as wrong:
-        raise BadCertificate("there is no certificate in PEM form in the text") from wrong
+        found = x509.load_pem_x509_certificates(pem.encode())
+        for one in found:  # these are parsed when they are asked for
+            _ = one.extensions, one.public_key(), one.signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as wrong:
+        raise BadCertificate("there is no usable certificate in PEM form in the text") from wrong
+    return found
 
 
 def _private_key(pem: Secret) -> PrivateKeyTypes:

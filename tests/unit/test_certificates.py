@@ -1,3 +1,5 @@
+import contextlib
+import ssl
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -24,20 +26,44 @@ AUTHORITY = certificates.make_authority("LAVA on lab", NOW)
 PAIR = certificates.issue(AUTHORITY, "lab.example.com", ["localhost", "::1", "10.0.0.7"], NOW)
 LEAF = PAIR.certificate.removesuffix(AUTHORITY.certificate)
 
+# The library makes none any more: openssl x509 -req -sha1
+SIGNED_WITH_SHA1 = """\
+-----BEGIN CERTIFICATE-----
+MIIBGTCBwAIUHwzv8R8qJotujf4GB23D8XXMxtkwCQYHKoZIzj0EATAOMQwwCgYD
+VQQDDANPbGQwIBcNMjYxMTI1MDkyMTIwWhgPMjEwOTAxMTQwOTIxMjBaMBAxDjAM
+BgNVBAMMBU9sZGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAExGkMNQE3lGb/
+3qqFMoHyjY0AQHKhOVkacCACo3RtvhmSTDGxQ0OaNYHOcLEzqQxaUv4H7D2vYDDX
+ZDFjGbywFTAJBgcqhkjOPQQBA0kAMEYCIQDYAKgGJoVNoU+Qykt/TT7EzX4t87Z7
+qvSBwWYjhQIagQIhAPbNJ7oyaK1qXoTZqBMSDjgJZYA2wyczyoC/JqYE4c/l
+-----END CERTIFICATE-----
+"""
+
 
 def faults(certificate=PAIR.certificate, key=PAIR.key, hostname="lab.example.com", now=NOW):
     return certificates.faults(certificate, key, hostname, now)
 
 
-def own(key, signing=None, algorithm=None, certified=None):
+def own(key, algorithm=None):
     """An admin's certificate for lab.example.com, with any key."""
-    name = x509.Name([])
+    nobody = x509.Name([])
+    names = x509.SubjectAlternativeName([x509.DNSName("lab.example.com")])
     builder = x509.CertificateBuilder(
-        name, name, certified or key.public_key(), 1, NOW, NOW + timedelta(days=9)
-    ).add_extension(x509.SubjectAlternativeName([x509.DNSName("lab.example.com")]), critical=True)
-    signed = builder.sign(signing or key, algorithm)
+        nobody, nobody, key.public_key(), 1, NOW, NOW + timedelta(days=9)
+    ).add_extension(names, critical=True)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return Pair(signed.public_bytes(Encoding.PEM).decode(), Secret(pem))
+    signed = builder.sign(key, algorithm).public_bytes(Encoding.PEM).decode()
+    return Pair(signed, Secret(pem))
+
+
+def handshake(serving, trusting, name):
+    """The version of TLS that a server and a client agree on, in memory."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = serving.wrap_bio(up, down, server_side=True)
+    client = trusting.wrap_bio(down, up, server_hostname=name)
+    for side in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return client.version()
 
 
 def certificate(*names):
@@ -49,6 +75,24 @@ def test_a_certificate_stands_the_test_of_one_who_trusts_the_authority():
     for name in (x509.DNSName("lab.example.com"), x509.DNSName("localhost")):
         verifier = PolicyBuilder().store(Store([authority])).time(NOW).build_server_verifier(name)
         assert len(verifier.verify(leaf, [])) == 2
+
+
+def test_a_strict_client_connects_by_each_name_of_a_certificate(tmp_path):
+    now = datetime.now(UTC)
+    authority = certificates.make_authority("LAVA on lab", now)
+    pair = certificates.issue(authority, "lab.example.com", ["::1", "10.0.0.7"], now)
+    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    files[0].write_text(pair.certificate)
+    files[1].write_text(pair.key.reveal())
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*files)
+    trusting = ssl.create_default_context(cadata=authority.certificate)
+    # as Python 3.13 has it by itself
+    trusting.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    for name in certificates.read(pair.certificate).names:
+        assert handshake(serving, trusting, name)
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        handshake(serving, trusting, "other.example.com")
 
 
 def test_a_certificate_names_its_host_and_others_and_its_issuer():
@@ -113,16 +157,16 @@ def test_a_good_certificate_has_no_fault():
 
 def test_what_is_no_certificate_and_what_is_no_key_is_told_at_once():
     assert faults("nonsense", Secret("nonsense")) == [
-        "there is no certificate in PEM form in the text",
+        "there is no usable certificate in PEM form in the text",
         "there is no private key in PEM form in the text",
     ]
-    with pytest.raises(BadCertificate, match="no certificate"):
+    with pytest.raises(BadCertificate, match="no usable certificate"):
         certificates.read(PAIR.key.reveal())
 
 
 def test_a_broken_certificate_is_none():
     assert faults(LEAF.replace("MII", "MIX", 1)) == [
-        "there is no certificate in PEM form in the text"
+        "there is no usable certificate in PEM form in the text"
     ]
 
 
@@ -182,19 +226,34 @@ def test_a_key_in_the_file_of_the_certificate_is_a_fault():
     assert fault.startswith("the file of the certificate has a private key in it")
 
 
-def test_what_would_keep_apache_from_starting_is_a_fault():
-    weak = own(rsa.generate_private_key(65537, 1024), algorithm=hashes.SHA256())
-    [fault] = faults(weak.certificate, weak.key)
-    assert "2048 bits or more" in fault
-    strange = own(ed25519.Ed25519PrivateKey.generate())
-    assert faults(strange.certificate, strange.key) == [fault]
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (rsa.generate_private_key(65537, 1024), hashes.SHA256()),
+        (ec.generate_private_key(ec.SECP224R1()), hashes.SHA256()),
+        (ed25519.Ed25519PrivateKey.generate(), None),
+    ],
+)
+def test_a_key_that_apache_or_browsers_refuse_is_a_fault(key, algorithm):
+    pair = own(key, algorithm)
+    [fault] = faults(pair.certificate, pair.key)
+    assert "key of certificate 1 of the file should be one of RSA with 2048 bits or more" in fault
+
+
+def test_an_issuer_too_weak_for_apache_is_a_fault():
+    weak = own(rsa.generate_private_key(65537, 1024), hashes.SHA256())
+    assert faults(LEAF + SIGNED_WITH_SHA1 + weak.certificate) == [
+        "certificate 2 of the file is signed with sha1: that is too weak",
+        "the key of certificate 3 of the file should be one of RSA with 2048 bits or more, "
+        "or of a curve with 256 or more",
+    ]
 
 
 @pytest.mark.parametrize(
     "key", [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())]
 )
 def test_usual_keys_of_an_admin_are_good(key):
-    pair = own(key, algorithm=hashes.SHA256())
+    pair = own(key, hashes.SHA256())
     assert faults(pair.certificate, pair.key) == []
 
 
