@@ -8,12 +8,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import xmlrpc.client
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,29 @@ BAD_NAME = 10
 class Web:
     """HTTP as lava-deploy needs it; every failure to get an answer is Unreachable."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` names the proxies for addresses elsewhere (`https_proxy` and such)."""
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, authority: Path | None = None
+    ) -> None:
+        """`environment` names the proxies for addresses elsewhere (`https_proxy` and such).
+
+        `authority` is the file with the certificate of the host's own authority, if it has one; it
+        is trusted as those are that the system trusts.
+        """
         environment = environment or {}
         names = {"http": "http_proxy", "https": "https_proxy"}
-        proxies = {kind: environment[name] for kind, name in names.items() if name in environment}
-        self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
-        self._through = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _Stay)
+        self._proxies = {
+            kind: environment[one] for kind, one in names.items() if one in environment
+        }
+        self._authority = authority
 
     def status(self, url: str, host_header: str = "", token: Secret | None = None) -> int:
-        """The status of an answer to GET, whatever it is. Raises Unreachable for no answer."""
+        """The status of an answer to GET, whatever it is. Raises Unreachable for no answer.
+
+        An address of this machine is asked for the certificate of `host_header`, which is taken as
+        it is: who holds the port is known, and whether browsers take it is another question.
+        """
+        if host_header and url.startswith("https:"):
+            return _status_here(url, host_header)
         return self._get(url, host_header, token)[0]
 
     def json(self, url: str, token: Secret | None = None) -> Any:
@@ -60,17 +75,6 @@ class Web:
         """Wait until a URL answers with status 200. Raises Unreachable with the last fault."""
         self._wait(url, seconds, lambda: self.status(url, host_header))
 
-    def socket_status(self, path: Path, url: str = "/", host: str = "localhost") -> int:
-        """The status of an answer to GET that comes over a unix socket. Raises Unreachable."""
-        connection = _UnixConnection(path)
-        try:
-            connection.request("GET", url, headers={"Host": host, "Connection": "close"})
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"nobody answers on {path}: {error}") from error
-        finally:
-            connection.close()
-
     def xmlrpc(self, url: str) -> xmlrpc.client.ServerProxy:
         """The methods of an XML-RPC server; calls raise what xmlrpc.client raises."""
         return xmlrpc.client.ServerProxy(url, allow_none=True)
@@ -84,9 +88,8 @@ class Web:
         if token is not None:
             headers["Authorization"] = f"Token {token.reveal()}"
         asked = urllib.request.Request(url, headers=headers)
-        opener = self._direct if _is_local(url) else self._through
         try:
-            with opener.open(asked, timeout=SECONDS) as answer:
+            with self._opener(url).open(asked, timeout=SECONDS) as answer:
                 return answer.status, answer.read().decode(errors="replace")
         except urllib.error.HTTPError as answer:
             with answer:
@@ -96,6 +99,21 @@ class Web:
                 f"{url} does not answer: {getattr(error, 'reason', error)}",
                 hint="Is the server running, and does its name resolve on this machine?",
             ) from error
+
+    def _opener(self, url: str) -> urllib.request.OpenerDirector:
+        proxies = urllib.request.ProxyHandler({} if _is_local(url) else self._proxies)
+        if not url.startswith("https:"):
+            return urllib.request.build_opener(proxies, _Stay)
+        trust = urllib.request.HTTPSHandler(context=self._trust)
+        return urllib.request.build_opener(proxies, trust, _Stay)
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """What the system trusts, and the authority besides."""
+        context = ssl.create_default_context()
+        if self._authority and self._authority.exists():
+            context.load_verify_locations(self._authority)
+        return context
 
     def _wait(self, what: str, seconds: float, ask: Any) -> None:
         limit, pause, fault = time.monotonic() + seconds, FIRST_PAUSE, ""
@@ -158,6 +176,21 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _TlsConnection(http.client.HTTPSConnection):
+    """HTTPS to the address of a URL, whatever host name is asked for and whoever vouches for it."""
+
+    def __init__(self, url: str, hostname: str) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        super().__init__(hostname, timeout=SECONDS, context=context)
+        self._unverified, self._address = context, urllib.parse.urlsplit(url)
+
+    def connect(self) -> None:
+        place = (self._address.hostname, self._address.port or self.default_port)
+        plain = socket.create_connection(place, self.timeout)
+        self.sock = self._unverified.wrap_socket(plain, server_hostname=self.host)
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -186,6 +219,18 @@ class _UnixTransport(xmlrpc.client.Transport):
             return super().request(*words, **more)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"nobody answers on {self._path}: {error}") from error
+
+
+def _status_here(url: str, hostname: str) -> int:
+    """The status of an answer to GET, by HTTPS to an address of this machine."""
+    connection = _TlsConnection(url, hostname)
+    try:
+        connection.request("GET", urllib.parse.urlsplit(url).path, headers={"Connection": "close"})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"{url} does not answer for {hostname}: {error}") from error
+    finally:
+        connection.close()
 
 
 def _is_local(url: str) -> bool:

@@ -64,7 +64,7 @@ class Context:
             system=System(self.environment),
             postgres=_postgres,
             open_playbook=self._playbook,
-            open_web=_web,
+            open_web=self._web,
             report=self.report,
         )
 
@@ -72,6 +72,11 @@ class Context:
         from lava_deploy.playbook import Playbook
 
         return Playbook(self.environment)
+
+    def _web(self) -> Web:
+        from lava_deploy.web import Web
+
+        return Web(authority=self.host.authority)
 
     @property
     def stamp(self) -> str:
@@ -185,12 +190,6 @@ def _postgres(server: Database) -> Postgres:
     from lava_deploy.postgres import Postgres
 
     return Postgres(server.host, server.port, server.admin, server.admin_password_file)
-
-
-def _web() -> Web:
-    from lava_deploy.web import Web
-
-    return Web()
 
 
 def told(journal: Journal) -> tuple[str, str]:

@@ -148,14 +148,14 @@ def plan_change(
     from lava_deploy.operations import preview
 
     doors = context.doors
-    refuse(preview.faults(doors, instance, request, together, overwrite=overwrite))
-    difference = preview.difference(doors, instance, request.configuration)
+    refuse(preview.faults(doors, instance, request, context.now, together, overwrite=overwrite))
+    difference = preview.difference(doors, instance, request, context.now)
     if not difference:
         context.report.note(f"{instance.name} already is as its instance.yaml says")
         return None
     for line in difference:
         context.report.line(line)
-    decisions = operation.decide(doors, instance, request)
+    decisions = operation.decide(doors, instance, request, context.now)
     return operation.plan(doors, instance, request, decisions, together)
 
 
@@ -256,8 +256,8 @@ def _rebuild(
         return setup.plan(doors, outcome, new=decisions["new"])
     instance = context.host.instance(journal.subject)
     if journal.operation == install.OPERATION:
-        request = install.Request(**decisions)
-        return installing.plan(context, request, config.build(request.values, "the order"))
+        order = install.Request(**decisions)
+        return installing.plan(context, order, config.build(order.values, "the order"))
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, in_force(context, instance))
     changes, text = decisions["changes"], ""
@@ -266,7 +266,8 @@ def _rebuild(
         configuration = config.read(text, str(instance.configuration))
     else:
         configuration = read(context, instance)
-    return apply.plan(doors, instance, apply.Request(configuration, changes, text), decisions)
+    request = apply.Request(configuration, changes, text, journal.operation)
+    return apply.plan(doors, instance, request, decisions)
 
 
 def configuration_text(context: Context, instance: Instance) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lava_deploy import config
-from lava_deploy.cli.context import Context, common, dry_run, named
+from lava_deploy.cli.context import Context, as_json, common, complete_names, dry_run, named
 from lava_deploy.cli.installing import LOCAL
 from lava_deploy.cli.instances import carry_out_change, configuration_text, plan_change
-from lava_deploy.configuration import ROUTES, VHOST
-from lava_deploy.errors import DeployError, PartlyDone
+from lava_deploy.cli.running import until
+from lava_deploy.configuration import NONE, OWN, ROUTES, SELF_SIGNED, VHOST
+from lava_deploy.errors import DeployError, PartlyDone, UsageError
 
 if TYPE_CHECKING:
     from lava_deploy.configuration import Route
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from lava_deploy.operations.apply import Request
     from lava_deploy.steps import Plan
 
+HTTP_OK = 200
 kind = click.argument("kind", type=click.Choice(ROUTES))
 overwrite = click.option(
     "--overwrite", is_flag=True, help="Also replace files that were edited by hand."
@@ -57,7 +61,7 @@ def toggle(
     instance = context.instance(name)
     wanted = {"route.hostname": hostname, "route.prefix": prefix, "route.redirect": redirect}
     with context.holding(name):
-        request = _request(context, instance, kind, wanted)
+        request = _toggled(context, instance, kind, wanted)
         carry_out_change(context, instance, request, overwrite=overwrite, dry_run=dry_run)
 
 
@@ -85,7 +89,7 @@ def toggle_all(context: Context, kind: str, overwrite: bool, dry_run: bool) -> N
             try:
                 held.enter_context(context.holding(name))
                 instance = context.host.instance(name)
-                request = _request(context, instance, kind, {})
+                request = _toggled(context, instance, kind, {})
                 plans[name] = plan_change(context, instance, request, together, overwrite=overwrite)
             except DeployError as error:
                 failures[name] = error
@@ -129,15 +133,14 @@ def _tell(
         )
 
 
-def _request(context: Context, instance: Instance, kind: str, wanted: dict[str, Any]) -> Request:
-    """What instance.yaml is to say. Raises ConfigurationError."""
-    from lava_deploy.operations.apply import Request
+def _toggled(context: Context, instance: Instance, kind: str, wanted: dict[str, Any]) -> Request:
+    """What instance.yaml is to say of a route of that kind. Raises ConfigurationError."""
+    from lava_deploy.operations.apply import TOGGLE, Request
 
     text, place = configuration_text(context, instance), str(instance.configuration)
-    now = config.read(text, place).route
-    changes = _changes(instance, now, kind, wanted)
+    changes = _changes(instance, config.read(text, place).route, kind, wanted)
     text = config.rewrite(text, changes)
-    return Request(config.read(text, place), changes, text)
+    return Request(config.read(text, place), changes, text, TOGGLE)
 
 
 def _changes(instance: Instance, now: Route, kind: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -149,4 +152,124 @@ def _changes(instance: Instance, now: Route, kind: str, wanted: dict[str, Any]) 
     return {**necessary, **{key: value for key, value in wanted.items() if value not in ("", None)}}
 
 
-COMMANDS = (toggle, toggle_all)
+@click.group()
+def tls() -> None:
+    """Serve instances by HTTPS."""
+
+
+@tls.command("set")
+@named
+@click.option(
+    "--self-signed", is_flag=True, help="By a certificate of this machine's own authority."
+)
+@click.option("--cert", metavar="FILE", default="", help="Your certificate, with its issuers'.")
+@click.option("--key", metavar="FILE", default="", help="Its key.")
+@click.option("--hsts", metavar="SECONDS", type=int, help="For how long browsers insist on HTTPS.")
+@click.option(
+    "--plain-workers/--no-plain-workers",
+    default=None,
+    help="Whether workers on other machines may go on without HTTPS.",
+)
+@overwrite
+@dry_run
+@common
+def tls_set(
+    context: Context,
+    name: str,
+    self_signed: bool,
+    cert: str,
+    key: str,
+    hsts: int | None,
+    plain_workers: bool | None,
+    overwrite: bool,
+    dry_run: bool,
+) -> None:
+    """Serve NAME by HTTPS, and send who comes by HTTP there.
+
+    A second time it takes, or issues, a new certificate. Who is to trust this machine's own
+    authority needs the file ca.pem, which `route show` names.
+    """
+    context.require_root()
+    instance = context.instance(name)
+    if self_signed == bool(cert or key) or bool(cert) != bool(key):
+        raise UsageError(
+            "either --self-signed, or --cert and --key with your own files, should be given"
+        )
+    changes = {
+        "route.certificate": SELF_SIGNED if self_signed else OWN,
+        "route.hsts": hsts,
+        "route.plain_workers": plain_workers,
+    }
+    files = {"certificate": os.path.abspath(cert), "key": os.path.abspath(key)} if cert else {}
+    with context.holding(name):
+        request = _secured(context, instance, changes, renew=self_signed, **files)
+        carry_out_change(context, instance, request, overwrite=overwrite, dry_run=dry_run)
+
+
+@tls.command("off")
+@named
+@overwrite
+@dry_run
+@common
+def tls_off(context: Context, name: str, overwrite: bool, dry_run: bool) -> None:
+    """Serve NAME by HTTP alone, and forget its certificate."""
+    context.require_root()
+    instance = context.instance(name)
+    with context.holding(name):
+        request = _secured(context, instance, {"route.certificate": NONE})
+        carry_out_change(context, instance, request, overwrite=overwrite, dry_run=dry_run)
+
+
+def _secured(context: Context, instance: Instance, wanted: dict[str, Any], **more: Any) -> Request:
+    """What instance.yaml is to say of HTTPS. Raises ConfigurationError."""
+    from lava_deploy.operations.apply import TLS, Request
+
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    text = config.rewrite(configuration_text(context, instance), changes)
+    configuration = config.read(text, str(instance.configuration))
+    return Request(configuration, changes, text, TLS, **more)
+
+
+@click.group()
+def route() -> None:
+    """Look at how people reach instances."""
+
+
+@route.command("show")
+@click.argument("name", default="", shell_complete=complete_names)
+@as_json
+@common
+def route_show(context: Context, name: str, as_json: bool) -> None:
+    """Show what is served where, whether it answers, and which certificate until when.
+
+    Exit status 6 if one does not answer.
+    """
+    from lava_deploy.operations import inspect
+
+    context.require_root()
+    names = [context.instance(name).name] if name else inspect.names(context.doors)
+    found = [inspect.served(context.doors, context.host.instance(each)) for each in names]
+    if as_json:
+        context.report.json({"routes": [asdict(each) for each in found]})
+    else:
+        rows = [
+            [
+                each.name,
+                each.kind,
+                each.url,
+                str(each.answers or "no answer"),
+                each.other or "-",
+                each.worker_url,
+                until(each.certificate, context.now),
+            ]
+            for each in found
+        ]
+        headers = ["NAME", "KIND", "URL", "ANSWERS", "SENT ON FROM", "WORKERS", "CERTIFICATE"]
+        context.report.table(headers, rows)
+        if any(each.certificate.get("issued_by") == SELF_SIGNED for each in found):
+            context.report.note(f"to be trusted by browsers and workers: {context.host.authority}")
+    if any(each.answers != HTTP_OK for each in found):
+        raise click.exceptions.Exit(6)
+
+
+COMMANDS = (toggle, toggle_all, tls, route)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from lava_deploy.cli.instances import in_force
 from lava_deploy.model import COMPONENTS, Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lava_deploy.operations.inspect import Overview
 
@@ -66,8 +67,12 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     instances = _instances(context, name)
     for instance, overview in zip(instances, _overviews(context, instances), strict=True):
-        answer = inspect.answers(context.doors, in_force(context, instance))
-        one = {**_plain(overview), "answers": answer}
+        configuration = in_force(context, instance)
+        one = {
+            **_plain(overview),
+            "answers": inspect.answers(context.doors, configuration),
+            "certificate": inspect.certificate(context.doors, instance, configuration),
+        }
         if sizes:
             one["sizes"] = asdict(inspect.sizes(context.doors, instance))
         found.append(one)
@@ -252,6 +257,16 @@ def _age(seconds: int | None) -> str:
     return f"{seconds} seconds ago"
 
 
+def until(certificate: Mapping[str, Any], now: datetime) -> str:
+    """Until when a certificate holds, and who issued it."""
+    if not certificate:
+        return "-"
+    expires = datetime.fromisoformat(certificate["expires"])
+    days = (expires - now).days
+    left = f"{days} days left" if expires > now else "EXPIRED"
+    return f"{certificate['issued_by']}, until {expires:%Y-%m-%d} ({left})"
+
+
 def _smoke(overview: Overview) -> str:
     last = overview.smoke
     return f"{last['health']} {last['ended'][:16]}" if last else "never"
@@ -262,6 +277,8 @@ def _tell_status(context: Context, one: dict[str, Any]) -> None:
     line = context.report.line
     line(f"{one['name']}  LAVA {one['version']} from {one['source']}, {one['url']}")
     line(f"  answers     {one['answers'] or 'not at all'}")
+    if one["certificate"]:
+        line(f"  certificate {until(one['certificate'], context.now)}")
     for component, state in one["components"].items():
         line(f"  {component:<11} {state['detail']}")
     line(f"  snapshot    {_age(one['snapshot_age'])}")

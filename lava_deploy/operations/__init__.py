@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lava_deploy.configuration import SELF_SIGNED
 from lava_deploy.errors import Unreachable
 from lava_deploy.model import SYSTEMD, WEB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
-    from lava_deploy.configuration import Configuration, Database
+    from lava_deploy.configuration import Configuration, Database, Route
     from lava_deploy.model import Host, Instance
+    from lava_deploy.operations.apply import Request
     from lava_deploy.parts.services import Keeper
     from lava_deploy.parts.supervisor import Supervisord
     from lava_deploy.playbook import Playbook
@@ -78,6 +82,52 @@ def texts_of(
         **settings.texts(instance, configuration, server),
         **route.texts(instance, configuration.route),
     }
+
+
+def issues_certificate(doors: Doors, instance: Instance, request: Request, now: datetime) -> bool:
+    """Whether a change has the host's own authority issue a certificate."""
+    from lava_deploy.parts import tls
+
+    route = request.configuration.route
+    return route.certificate == SELF_SIGNED and (
+        request.renew or tls.is_due(doors.system, instance, route.hostname, now)
+    )
+
+
+def open_route(doors: Doors, instance: Instance, route: Route) -> None:
+    """Have Apache serve an instance; by HTTPS, its certificate is there."""
+    from lava_deploy.parts import route as routes
+    from lava_deploy.parts import tls
+
+    with alone(doors, "open the route"):
+        if route.secure:
+            tls.module_on(doors.system, doors.host)
+        routes.make(doors.system, instance, route)
+
+
+def close_route(doors: Doors, instance: Instance) -> None:
+    """Have Apache serve an instance no longer, and HTTPS where nothing else of ours needs it."""
+    from lava_deploy.parts import route
+
+    with alone(doors, "close the route"):
+        route.remove(doors.system, instance)
+        end_tls(doors)
+
+
+def end_tls(doors: Doors) -> None:
+    """Switch HTTPS off where it was switched on for an instance, and none needs it any more."""
+    from lava_deploy.parts import route, tls
+
+    if not route.any_secure(doors.system) and tls.module_off(doors.system, doors.host):
+        route.reload(doors.system)
+        tls.forget_module(doors.system, doors.host)
+
+
+def alone(doors: Doors, what: str) -> AbstractContextManager[None]:
+    """No other run changes meanwhile what instances share."""
+    from lava_deploy import locks
+
+    return locks.locked(doors.host.locks, SHARED_LOCK, what, patience=60)
 
 
 def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuration) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import locks
-from lava_deploy.configuration import LOCATION
+from lava_deploy.configuration import LOCATION, Route
 from lava_deploy.model import SCHEDULER, Secret
-from lava_deploy.operations import SHARED_LOCK, texts_of, wait_for_pages
+from lava_deploy.operations import alone, end_tls, issues_certificate, texts_of, wait_for_pages
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
     console,
@@ -19,20 +19,21 @@ from lava_deploy.parts import (
     route,
     services,
     settings,
+    tls,
 )
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from lava_deploy.certificates import Pair
     from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance, Service
     from lava_deploy.operations import Doors
     from lava_deploy.system import System
 
-OPERATION, TOGGLE = "apply", "toggle"
+OPERATION, TOGGLE, TLS = OPERATIONS = "apply", "toggle", "tls"
 # The step at which Apache reads the routes that were written, once for all instances of a command.
 LOADING = "load the route"
 # Whom a change concerns: all processes; the web server's and the scheduler, as the settings of
@@ -45,11 +46,17 @@ class Request:
     """What is to be carried out: what instance.yaml says, or is to say.
 
     `changes` are those that a command makes in it, as `config.rewrite` takes them; `text` has them.
+    `certificate` and `key` are the paths of files to be taken; `renew` asks for a new certificate
+    of the host's own authority.
     """
 
     configuration: Configuration
     changes: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    operation: str = OPERATION
+    certificate: str = ""
+    key: str = ""
+    renew: bool = False
 
 
 class Together:
@@ -64,7 +71,7 @@ class Together:
 
     def load(self) -> None:
         if not self._loaded:
-            with locks.locked(self._doors.host.locks, SHARED_LOCK, TOGGLE, patience=60):
+            with alone(self._doors, TOGGLE):
                 route.reload(self._doors.system)
             self._loaded = True
 
@@ -80,11 +87,10 @@ def plan(
     if together:
         together.routes.update(route.texts(instance, request.configuration.route))
     change = _Change(doors, instance, request, decisions, together)
-    operation = TOGGLE if request.changes else OPERATION
-    return Plan(operation, instance.name, change.steps(), change.afterwards(), decisions)
+    return Plan(request.operation, instance.name, change.steps(), change.afterwards(), decisions)
 
 
-def decide(doors: Doors, instance: Instance, request: Request) -> dict[str, Any]:
+def decide(doors: Doors, instance: Instance, request: Request, now: datetime) -> dict[str, Any]:
     """What a plan is rebuilt from: changes of instance.yaml, order of steps, whom it concerns.
 
     The route of a location shows what the code behind it was told to be; that of a host name shows
@@ -95,12 +101,18 @@ def decide(doors: Doors, instance: Instance, request: Request) -> dict[str, Any]
         instance, configuration, database.located(doors.system, configuration.database)
     )
     changed = {path for path, text in wanted.items() if _differs(doors.system, path, text)}
-    before = facts.read(doors.system, instance)["services"]
-    same = before == _names(doors.system, instance, configuration)
+    known = facts.read(doors.system, instance)
+    same = known["services"] == _names(doors.system, instance, configuration)
     return {
         "changes": dict(request.changes),
         "route_last": configuration.route.kind == LOCATION,
         "concerns": _concerned(instance, configuration, changed) if same else ALL,
+        "was_secure": Route(**known["route"]).secure,
+        "secure": configuration.route.secure,
+        "certificate": request.certificate,
+        "key": request.key,
+        "issue": issues_certificate(doors, instance, request, now),
+        "at": now.isoformat(),
     }
 
 
@@ -118,7 +130,7 @@ class _Change:
         self.doors, self.system = doors, doors.system
         self.instance, self.request = instance, request
         self.configuration = configuration = request.configuration
-        self.route_last, self.concerned = decisions["route_last"], decisions["concerns"]
+        self.decisions, self.concerned = decisions, decisions["concerns"]
         self.load_routes = together.load if together else self.load_route
         self.server = database.located(self.system, configuration.database)
         self.before = facts.read(self.system, instance)["services"]
@@ -127,6 +139,10 @@ class _Change:
 
     def steps(self) -> tuple[Step, ...]:
         own = (Step("change instance.yaml", self.rewrite, self.put_back_file),)
+        secured = (
+            Step("have Apache speak HTTPS", self.begin_tls, self.end_tls),
+            Step("write the certificate", self.write_certificate, self.put_back_certificate),
+        )
         routed = (
             Step("write the route", self.write_route, self.put_back_route),
             Step(LOADING, self.load_routes),
@@ -136,12 +152,15 @@ class _Change:
             Step("keep the former files", self.keep, self.serve_as_before),
             *(own if self.request.changes else ()),
             Step("write the settings", self.write_settings, self.put_back_settings),
-            *(served + routed if self.route_last else routed + served),
+            *(secured if self.decisions["secure"] else ()),
+            *(served + routed if self.decisions["route_last"] else routed + served),
             Step("see that the pages answer", self.wait),
         )
 
     def afterwards(self) -> tuple[Step, ...]:
+        unsecured = Step("forget the certificate", self.forget_certificate)
         return (
+            *((unsecured,) if self.decisions["was_secure"] > self.decisions["secure"] else ()),
             Step("name the host in the links of mails", self.name_host),
             Step("remember what runs", self.remember),
             Step("forget the former files", lambda: former.remove(self.system, self.instance)),
@@ -150,7 +169,8 @@ class _Change:
     def keep(self) -> None:
         own = [self.instance.configuration] if self.request.changes else []
         wanted = texts_of(self.instance, self.configuration, self.server)
-        former.make(self.system, self.instance, [*own, *wanted])
+        pair = tls.absent(self.instance) if self.decisions["secure"] else {}
+        former.make(self.system, self.instance, [*own, *wanted, *pair])
 
     def rewrite(self) -> None:
         configuration_file.change(self.system, self.instance, self.request.text)
@@ -163,25 +183,62 @@ class _Change:
         settings.make(self.system, self.instance, self.configuration, self.server)
 
     def put_back_settings(self) -> None:
-        etc = self.instance.etc
-        ours = {path: text for path, text in self.former().items() if path.is_relative_to(etc)}
+        places = (self.instance.settings, self.instance.site)
+        files = {self.instance.etc / "gunicorn.yaml"}
+        ours = {
+            path: text
+            for path, text in self.former().items()
+            if path in files or any(map(path.is_relative_to, places))
+        }
         settings.change(self.system, self.instance, ours)
+
+    def begin_tls(self) -> None:
+        with alone(self.doors, OPERATION):
+            tls.module_on(self.system, self.doors.host)
+
+    def end_tls(self) -> None:
+        with alone(self.doors, OPERATION):
+            end_tls(self.doors)
+
+    def write_certificate(self) -> None:
+        if pair := self.new_pair():
+            tls.change(self.system, self.instance, tls.texts(self.instance, pair))
+
+    def new_pair(self) -> Pair | None:
+        """The certificate that is to be shown from now on, None if it is that which there is."""
+        if self.decisions["certificate"]:
+            return tls.taken(self.system, self.decisions["certificate"], self.decisions["key"])
+        if not self.decisions["issue"]:
+            return None
+        now = datetime.fromisoformat(self.decisions["at"])
+        with alone(self.doors, OPERATION):
+            host, hostname = self.doors.host, self.configuration.route.hostname
+            return tls.issue(self.system, host, hostname, now)
+
+    def put_back_certificate(self) -> None:
+        pair = tls.absent(self.instance)
+        ours = {path: text for path, text in self.former().items() if path in pair}
+        tls.change(self.system, self.instance, ours)
+
+    def forget_certificate(self) -> None:
+        tls.change(self.system, self.instance, tls.absent(self.instance))
+        self.end_tls()
 
     def write_route(self) -> None:
         if self.changed() & {*self.routes}:
-            with self.alone():
+            with alone(self.doors, OPERATION):
                 route.write(self.system, self.routes)
         facts.remember_texts(self.system, self.instance, self.routes)
 
     def load_route(self) -> None:
-        if self.changed() & {*self.routes}:
-            with self.alone():
+        if self.changed() & {*self.routes} or self.shows_new_certificate():
+            with alone(self.doors, OPERATION):
                 route.reload(self.system)
 
     def put_back_route(self) -> None:
         # without texts, an earlier undo has put them back, and only Apache may not know it yet
         texts = {path: text for path, text in self.former().items() if path in self.routes}
-        with self.alone():
+        with alone(self.doors, OPERATION):
             route.write(self.system, texts)
             route.reload(self.system)
         facts.remember_texts(self.system, self.instance, texts)
@@ -206,7 +263,7 @@ class _Change:
             keeper.restart(self.instance, running)
 
     def wait(self) -> None:
-        if self.concerns() != NOBODY:
+        if self.concerns() != NOBODY or self.shows_new_certificate():
             wait_for_pages(self.doors, self.instance, self.configuration)
 
     def serve_as_before(self) -> None:
@@ -251,9 +308,8 @@ class _Change:
         same = self.before == self.after
         return _concerned(self.instance, self.configuration, changed) if same else ALL
 
-    def alone(self) -> AbstractContextManager[None]:
-        """No other run changes meanwhile what instances share."""
-        return locks.locked(self.doors.host.locks, SHARED_LOCK, OPERATION, patience=60)
+    def shows_new_certificate(self) -> bool:
+        return bool(self.decisions["certificate"] or self.decisions["issue"])
 
 
 def _concerned(instance: Instance, configuration: Configuration, changed: set[Path]) -> str:

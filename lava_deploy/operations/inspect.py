@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy.configuration import Components, Configuration, Database, Route
+from lava_deploy.configuration import (
+    LOCATION,
+    SELF_SIGNED,
+    VHOST,
+    Components,
+    Configuration,
+    Database,
+    Route,
+)
 from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, STAMP
 from lava_deploy.parts import configuration as configuration_file
-from lava_deploy.parts import facts, release, route, services, tokens
+from lava_deploy.parts import facts, release, route, services, tls, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +94,52 @@ def _overview(
 def answers(doors: Doors, configuration: Configuration) -> int:
     """The HTTP status of the instance's health page through its route, 0 without any answer."""
     return route.status(doors.web, configuration.route)
+
+
+@dataclass(frozen=True)
+class Served:
+    """How people and workers reach an instance.
+
+    `answers` is the status of its health page, 0 without an answer; `other` the address that sends
+    people on; `certificate` is empty without HTTPS, else its `names`, when it `expires` (ISO 8601,
+    UTC) and who it is `issued_by`.
+    """
+
+    name: str
+    kind: str
+    url: str
+    answers: int
+    other: str
+    worker_url: str
+    certificate: Mapping[str, Any]
+
+
+def served(doors: Doors, instance: Instance) -> Served:
+    """What Apache serves of an instance."""
+    configuration = in_force(doors, instance)
+    chosen = configuration.route
+    other = replace(chosen, kind=VHOST if chosen.kind == LOCATION else LOCATION)
+    return Served(
+        name=instance.name,
+        kind=chosen.kind,
+        url=chosen.url,
+        answers=answers(doors, configuration),
+        other=other.url if chosen.redirect else "",
+        worker_url=f"{chosen.origin}{instance.worker_location}",
+        certificate=certificate(doors, instance, configuration),
+    )
+
+
+def certificate(doors: Doors, instance: Instance, configuration: Configuration) -> dict[str, Any]:
+    """What there is to know of the certificate that is shown; nothing without HTTPS."""
+    if not configuration.route.secure:
+        return {}
+    shown = tls.certificate(doors.system, instance)
+    if shown is None:
+        return {}
+    issuer = SELF_SIGNED if configuration.route.certificate == SELF_SIGNED else shown.issuer
+    expires = shown.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"names": list(shown.names), "expires": expires, "issued_by": issuer}
 
 
 def sizes(doors: Doors, instance: Instance) -> Sizes:

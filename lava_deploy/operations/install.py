@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import locks, sources
-from lava_deploy.configuration import name_faults
+from lava_deploy import sources
+from lava_deploy.configuration import OWN, SELF_SIGNED, name_faults
 from lava_deploy.errors import CommandFailed, Unreachable
-from lava_deploy.model import WEB, Revision
-from lava_deploy.operations import SHARED_LOCK, wait_for_pages
+from lava_deploy.model import STAMP, WEB, Revision
+from lava_deploy.operations import alone, close_route, open_route, wait_for_pages
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
     console,
@@ -20,11 +21,13 @@ from lava_deploy.parts import (
     folders,
     guest,
     job,
+    ports,
     release,
     route,
     schema,
     services,
     settings,
+    tls,
     tokens,
     user,
     worker,
@@ -33,7 +36,6 @@ from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from lava_deploy.configuration import Configuration, Database
     from lava_deploy.model import Built, Wanted
@@ -84,6 +86,10 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
+    if configuration.route.secure:
+        found += ports.faults(doors.system, ports.HTTPS)
+    if configuration.route.certificate == OWN:
+        found.append("route.certificate: own: install it without, then `lava-deploy tls set`")
     found += doors.keeper.faults(configuration.limits)
     found += _room_faults(doors)
     try:
@@ -286,7 +292,7 @@ class _Making:
 
     def start_web(self) -> None:
         built = release.of(self.system, self.instance, self.label)
-        with self.alone():
+        with alone(self.doors, OPERATION):
             services.make(
                 self.system,
                 self.doors.keeper,
@@ -301,21 +307,22 @@ class _Making:
         services.start(self.system, self.doors.keeper, self.instance, self.configuration)
 
     def remove_services(self) -> None:
-        with self.alone():
+        with alone(self.doors, OPERATION):
             services.remove(self.system, self.doors.keeper, self.instance)
 
     def open_route(self) -> None:
-        with self.alone():
-            route.make(self.system, self.instance, self.configuration.route)
+        route = self.configuration.route
+        if route.certificate == SELF_SIGNED:
+            now = datetime.strptime(self.request.stamp, STAMP).replace(tzinfo=UTC)
+            with alone(self.doors, OPERATION):
+                pair = tls.issue(self.system, self.doors.host, route.hostname, now)
+            tls.change(self.system, self.instance, tls.texts(self.instance, pair))
+        open_route(self.doors, self.instance, route)
         wait_for_pages(self.doors, self.instance, self.configuration)
 
     def close_route(self) -> None:
-        with self.alone():
-            route.remove(self.system, self.instance)
-
-    def alone(self) -> AbstractContextManager[None]:
-        """No other run changes meanwhile what instances share."""
-        return locks.locked(self.doors.host.locks, SHARED_LOCK, OPERATION, patience=60)
+        close_route(self.doors, self.instance)
+        tls.change(self.system, self.instance, tls.absent(self.instance))
 
     def register(self) -> None:
         """Remember what no file of the instance says; from here on, `list` shows it."""

@@ -6,15 +6,16 @@ import difflib
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from lava_deploy.configuration import Database
+from lava_deploy.configuration import OWN, Database
 from lava_deploy.model import Secret
-from lava_deploy.operations import texts_of
-from lava_deploy.parts import database, facts, route, services
+from lava_deploy.operations import issues_certificate, texts_of
+from lava_deploy.parts import database, facts, ports, route, services, tls
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
-    from lava_deploy.configuration import Configuration, Limits
+    from lava_deploy.configuration import Limits
     from lava_deploy.model import Instance
     from lava_deploy.operations import Doors
     from lava_deploy.operations.apply import Request, Together
@@ -24,6 +25,7 @@ def faults(
     doors: Doors,
     instance: Instance,
     request: Request,
+    now: datetime,
     together: Together | None = None,
     *,
     overwrite: bool,
@@ -33,6 +35,7 @@ def faults(
     planned = together.routes if together else {}
     known = Database(**facts.read(system, instance)["database"])
     found = route.faults(system, instance, configuration.route, planned)
+    found += _certificate_faults(doors, instance, request, now)
     found += doors.keeper.faults(configuration.limits)
     if database.located(system, configuration.database) != known:
         found.append(
@@ -49,9 +52,27 @@ def faults(
     return found
 
 
-def difference(doors: Doors, instance: Instance, configuration: Configuration) -> list[str]:
+def _certificate_faults(
+    doors: Doors, instance: Instance, request: Request, now: datetime
+) -> list[str]:
+    """Why Apache cannot serve by HTTPS with the certificate that there is, or is to be taken."""
+    system, route = doors.system, request.configuration.route
+    if not route.secure:
+        return []
+    found = ports.faults(system, ports.HTTPS)
+    if route.certificate == OWN:
+        files = (request.certificate, request.key)
+        if not all(files):
+            files = (str(instance.certificate), str(instance.certificate_key))
+            if not system.exists(instance.certificate):
+                return [*found, f"there is no certificate yet: lava-deploy tls set {instance.name}"]
+        found += tls.faults(system, *files, route.hostname, now)
+    return found
+
+
+def difference(doors: Doors, instance: Instance, request: Request, now: datetime) -> list[str]:
     """What would change in which file, as a unified diff; secrets are not shown."""
-    lines = []
+    lines, configuration = [], request.configuration
     server = database.located(doors.system, configuration.database)
     for path, text in texts_of(instance, configuration, server).items():
         lines += _difference(doors, path, text)
@@ -59,6 +80,10 @@ def difference(doors: Doors, instance: Instance, configuration: Configuration) -
     wanted = {each.name for each in services.of(doors.system, instance, configuration)}
     lines += [f"+ {name} will run" for name in sorted(wanted - there)]
     lines += [f"- {name} will not run" for name in sorted(there - wanted)]
+    if request.certificate:
+        lines.append(f"+ the certificate in {request.certificate}")
+    if issues_certificate(doors, instance, request, now):
+        lines.append(f"+ a certificate for {configuration.route.hostname}, of this host's own")
     return lines + _limits_difference(facts.limits(doors.system, instance), configuration.limits)
 
 

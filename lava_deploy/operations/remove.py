@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy import locks
 from lava_deploy.configuration import Database
 from lava_deploy.errors import Unreachable
-from lava_deploy.operations import SHARED_LOCK
-from lava_deploy.parts import database, facts, folders, release, route, services, user
+from lava_deploy.operations import alone, close_route, open_route
+from lava_deploy.parts import database, facts, folders, release, services, user
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractContextManager
 
     from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance
@@ -58,26 +56,15 @@ def plan(
     server = doors.postgres(Database(**decisions["database"]))
     system = doors.system
 
-    def alone() -> AbstractContextManager[None]:
-        return locks.locked(doors.host.locks, SHARED_LOCK, OPERATION, patience=60)
-
-    def open_route() -> None:
-        with alone():
-            route.make(system, instance, configuration.route)
-
-    def close_route() -> None:
-        with alone():
-            route.remove(system, instance)
-
     def stop_services() -> None:
-        with alone():
+        with alone(doors, OPERATION):
             services.remove(system, doors.keeper, instance)
 
     def start_services() -> None:
         current = release.current(system, instance)
         if current is None:  # there was nothing to start
             return
-        with alone():
+        with alone(doors, OPERATION):
             services.make(
                 system,
                 doors.keeper,
@@ -92,7 +79,11 @@ def plan(
         OPERATION,
         instance.name,
         (
-            Step("close the route", close_route, open_route),
+            Step(
+                "close the route",
+                lambda: close_route(doors, instance),
+                lambda: open_route(doors, instance, configuration.route),
+            ),
             Step("stop the services", stop_services, start_services),
         ),
         (

@@ -33,7 +33,7 @@ def run(doors: Doors, instance: Instance, route: Route) -> job.Outcome:
 
 def _session(doors: Doors, instance: Instance, route: Route) -> AbstractContextManager[job.Session]:
     token = tokens.read(doors.system, instance.client_token)
-    return job.session(doors.system, route, token)
+    return job.session(doors.system, route, token, doors.host.authority)
 
 
 def _carry_out(doors: Doors, session: job.Session, text: str) -> job.Outcome:

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lava_deploy import templates
+from lava_deploy.configuration import SELF_SIGNED
 from lava_deploy.errors import CommandFailed, JobFailed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lava_deploy.configuration import Route
     from lava_deploy.model import Guest, Secret
     from lava_deploy.system import System
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 USER = "lava-deploy"
 # A module of our own virtualenv: the one that this Python is part of.
 LAVACLI = (sys.executable, "-m", "lavacli")
+
+# What Debian's programs trust; requests, below lavacli, has a list of its own.
+SYSTEM_TRUST = Path("/etc/ssl/certs/ca-certificates.crt")
 
 SECONDS_TO_ANSWER = 60
 # What lavacli says, in the words of urllib3, of a name that nobody knows.
@@ -76,8 +79,8 @@ class Session:
 
 
 @contextmanager
-def session(system: System, route: Route, token: Secret) -> Iterator[Session]:
-    """Speak to the server as people reach it.
+def session(system: System, route: Route, token: Secret, authority: Path) -> Iterator[Session]:
+    """Speak to the server as people reach it; `authority` is the certificate of the host's own.
 
     The token lies in a 0600 file (lavacli.yaml, where XDG_CONFIG_HOME says) while the block runs.
     """
@@ -89,7 +92,9 @@ def session(system: System, route: Route, token: Secret) -> Iterator[Session]:
         direct = {"no_proxy": route.hostname, "NO_PROXY": route.hostname}
         # Without PYTHONUNBUFFERED the log would come in one piece, at the end.
         ours = {"XDG_CONFIG_HOME": str(folder), "PYTHONUNBUFFERED": "1"}
-        yield Session(url, token, folder, {**direct, **ours})
+        trusted = authority if route.certificate == SELF_SIGNED else SYSTEM_TRUST
+        trust = {"REQUESTS_CA_BUNDLE": str(trusted)} if route.secure else {}
+        yield Session(url, token, folder, {**direct, **ours, **trust})
 
 
 def definition(guest: Guest, device_type: str, tag: str, nonce: str) -> str:

@@ -25,22 +25,33 @@ if TYPE_CHECKING:
 
 APACHE = Path("/etc/apache2")
 SECONDS_TO_ANSWER = 60
+TLS = "SSLEngine on"
 # Directives that give a path to something.
 PLACES = ("alias", "proxypass", "scriptalias", "<location")
 
 
 def texts(instance: Instance, route: Route) -> dict[Path, str | None]:
-    """The files of a route, as they should be; None for that of the other kind."""
-    files: dict[Path, str | None] = dict.fromkeys(_all(instance))
-    path = _of_kind(instance, route.kind)
-    files[path] = templates.render(
-        f"apache-{route.kind}.conf.j2",
-        instance=instance,
-        route=route,
-        local=path.with_suffix(".local.conf"),
-    )
-    files[_workers(instance)] = templates.render("apache-workers.conf.j2", instance=instance)
-    return files
+    """The files of a route, as they should be; None for those that it does not have."""
+    site, conf = (_of_kind(instance, kind) for kind in ROUTES)
+    ports = [*([80] if route.redirect else []), *([443] if route.secure else [])]
+    at_location = route.kind == LOCATION
+    templates_of = {
+        site: ("apache-other-vhost" if ports else "") if at_location else "apache-vhost",
+        conf: "apache-location" if at_location else "apache-other-location" * route.redirect,
+        _workers(instance): "apache-workers",
+    }
+    return {
+        path: templates.render(
+            f"{name}.conf.j2",
+            instance=instance,
+            route=route,
+            ports=ports,
+            local=path.with_suffix(".local.conf"),
+        )
+        if name
+        else None
+        for path, name in templates_of.items()
+    }
 
 
 def faults(
@@ -70,6 +81,14 @@ def exists(system: System, instance: Instance) -> bool:
 def are_enabled(system: System, paths: Iterable[Path]) -> bool:
     """Whether Apache reads all of these files."""
     return all(system.exists(_enabled(path)) for path in paths)
+
+
+def any_secure(system: System) -> bool:
+    """Whether Apache serves any instance by HTTPS."""
+    return any(
+        path.name.startswith("lava-") and text and TLS in text
+        for path, text in _enabled_texts(system).items()
+    )
 
 
 def make(system: System, instance: Instance, route: Route) -> None:
@@ -134,7 +153,8 @@ def reload(system: System) -> None:
 
 
 def _health(route: Route) -> str:
-    return f"http://127.0.0.1{route.mount}/v1/healthz/"
+    scheme = "https" if route.secure else "http"
+    return f"{scheme}://127.0.0.1{route.mount}/v1/healthz/"
 
 
 def _give(system: System, path: Path, text: str | None) -> None:

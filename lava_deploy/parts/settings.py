@@ -142,7 +142,7 @@ def _own(instance: Instance, configuration: Configuration, database: Database) -
 
 
 def _routing(instance: Instance, configuration: Configuration) -> dict[str, Any]:
-    """What depends on the address that browsers use, over HTTP so far.
+    """What depends on the address that browsers use.
 
     A location is reached by every name and address of the host, which come and go; a vhost's names
     are known.
@@ -156,9 +156,10 @@ def _routing(instance: Instance, configuration: Configuration) -> dict[str, Any]
         "STATIC_URL": f"{route.mount}/static/",
         "LOGIN_REDIRECT_URL": f"{route.mount}/",
         "CSRF_COOKIE_PATH": f"{route.mount}/",
-        "SESSION_COOKIE_SECURE": False,
-        "CSRF_COOKIE_SECURE": False,
-        "HTTPS_XML_RPC": False,
+        "SESSION_COOKIE_SECURE": route.secure,
+        "CSRF_COOKIE_SECURE": route.secure,
+        "HTTPS_XML_RPC": route.secure,
+        **({"CSRF_TRUSTED_ORIGINS": [route.origin]} if route.secure else {}),
     }
 
 

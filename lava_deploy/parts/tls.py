@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from lava_deploy.errors import BadCertificate, CommandFailed
 from lava_deploy.model import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from lava_deploy.certificates import Certificate
@@ -24,6 +25,7 @@ MODULE = "ssl"
 AVAILABLE, ENABLED = Path("/etc/apache2/mods-available"), Path("/etc/apache2/mods-enabled")
 # In the host's state: which of Apache's modules were switched on for https.
 RECORD = "ssl-module"
+RENEWED = timedelta(days=30)
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -53,9 +55,12 @@ def remove_authority(system: System, host: Host) -> None:
     system.remove_directory(host.tls)
 
 
-def issue(system: System, host: Host, hostname: str, others: Iterable[str], now: datetime) -> Pair:
-    """A certificate of the host's own authority; nothing of it is on disk yet."""
-    return certificates.issue(authority(system, host, now), hostname, others, now)
+def issue(system: System, host: Host, hostname: str, now: datetime) -> Pair:
+    """A certificate of the host's own authority, for a name and for those of the host.
+
+    Nothing of it is on disk yet. Under the host's lock.
+    """
+    return certificates.issue(authority(system, host, now), hostname, names_of_host(system), now)
 
 
 def names_of_host(system: System) -> list[str]:
@@ -110,6 +115,50 @@ def change(system: System, instance: Instance, wanted: Mapping[Path, str | None]
     system.remove_directory(directory)
 
 
+def taken(system: System, certificate: str, key: str) -> Pair:
+    """The certificate and the key in an admin's files. Raises BadCertificate for one not there."""
+    return Pair(_text(system, certificate), Secret(_text(system, key)))
+
+
+def faults(system: System, certificate: str, key: str, hostname: str, now: datetime) -> list[str]:
+    """Why an admin's files do not do for a host name: each with the name of the file."""
+    texts, found = [], []
+    for path in (certificate, key):
+        try:
+            texts.append(_text(system, path))
+        except BadCertificate as error:
+            found.append(str(error))
+    if found:
+        return found
+    pem, secret = texts
+    return [
+        f"{certificate} and {key}: {fault}"
+        for fault in certificates.faults(pem, Secret(secret), hostname, now)
+    ]
+
+
+def is_due(system: System, instance: Instance, hostname: str, now: datetime) -> bool:
+    """Whether the host's own authority has to issue a certificate.
+
+    There is none of its, or none for that name, or it is over within a month.
+    """
+    host = instance.host
+    if not system.exists(instance.certificate) or not system.exists(host.authority):
+        return True
+    text = system.read(instance.certificate)
+    said = certificates.read(text)
+    ours = text.endswith(system.read(host.authority))
+    return not ours or not certificates.covers(said, hostname) or said.expires - now < RENEWED
+
+
+def _text(system: System, path: str) -> str:
+    try:
+        return system.read(Path(path))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", "") or "it is no text in PEM form"
+        raise BadCertificate(f"{path} cannot be read: {reason}") from error
+
+
 def certificate(system: System, instance: Instance) -> Certificate | None:
     """What an instance's certificate says, None without one. Raises BadCertificate."""
     if not system.exists(instance.certificate):
@@ -133,16 +182,23 @@ def module_on(system: System, host: Host) -> None:
     system.run(["a2enmod", "--quiet", MODULE])
 
 
-def module_off(system: System, host: Host) -> None:
-    """Switch off what `module_on` switched on, but for what others use by now.
+def module_off(system: System, host: Host) -> bool:
+    """Switch off what `module_on` switched on, but for what others use by now; whether there is
+    any.
 
-    In force at the next reload. Nothing of ours may need it any more.
+    In force at the next reload, after which `forget_module` is due. Nothing of ours may need it
+    any more.
     """
     if not system.exists(_record(host)):
-        return
+        return False
     for name in json.loads(system.read(_record(host))):
         if _is_on(system, name) and not _is_needed(system, name):
             _switch_off(system, name)
+    return True
+
+
+def forget_module(system: System, host: Host) -> None:
+    """Forget what was switched on, once Apache has read that it is off."""
     system.remove(_record(host))
 
 

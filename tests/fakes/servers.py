@@ -62,16 +62,24 @@ class FakeWeb:
         self.world = world
 
     def status(self, url: str, host_header: str = "") -> int:
-        page = re.fullmatch("http://127.0.0.1(/.+)?/v1/healthz/", url)
+        page = re.fullmatch("(https?)://127.0.0.1(/.+)?/v1/healthz/", url)
         assert page, f"unknown page: {url}"
-        by = f'ProxyPass {page[1]}/ "unix:' if page[1] else f"ServerName {host_header}\n"
+        by = f'ProxyPass {page[2]}/ "unix:' if page[2] else f"ServerName {host_header}\n"
         served = re.compile(rf"(?m)^\s*{re.escape(by)}")
         sites = [path for path, text in self.world.served.items() if served.search(text)]
         if not sites:
             return 404
         name = Path(sites[0]).stem.removeprefix("lava-")
+        if page[1] == "https" and not self._speaks_tls(name):
+            raise AWAY
         running = {f"lava-deploy-web-a@{name}.service", f"{name}.web-a"} & {*self.world.running}
         return 200 if running and "migrate" in self.world.databases[f"lava-{name}"] else 503
+
+    def _speaks_tls(self, name: str) -> bool:
+        """Whether Apache has loaded its module, and a file of the instance's that needs it."""
+        site = f"{commands.APACHE}/sites-enabled/lava-{name}.conf"
+        module = f"{commands.APACHE}/mods-enabled/ssl.load"
+        return module in self.world.served and "SSLEngine on" in self.world.served.get(site, "")
 
     def wait(self, url: str, seconds: float, host_header: str = "") -> None:
         fault = Unreachable(f"no good answer from {url} in {seconds:g} seconds")

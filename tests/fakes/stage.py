@@ -3,8 +3,10 @@
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lava_deploy import config, steps
@@ -19,6 +21,7 @@ from lava_deploy.steps import Plan
 from tests.fakes import FakePlaybook, FakePostgres, FakeSystem, FakeWeb, Killed, World
 
 REVISION = Revision("2026.07", "debian", "Debian sid", "2026.07-1")
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 # What an admin writes into instance.yaml, to be found again.
 PASSWORD, BIND_PASSWORD = "drawn0secret", "drawn00secret"
 CHANGED = f"""\
@@ -63,9 +66,13 @@ class Stage:
         return self.context.host.instance("demo")
 
     def state(self) -> list[str]:
-        """All there is, but for the cache, the history, and packages, which setup leaves."""
+        """All there is, but for the cache, the history, and packages, which setup leaves.
+
+        And the authority, which others may trust by then; of certificates, that they are there.
+        """
         host = self.context.host
-        lines = self.world.state(host.cache, host.log, host.state / setup.MEMORY)
+        lines = self.world.state(host.cache, host.log, host.tls, host.state / setup.MEMORY)
+        lines = [re.sub(r"^(\S+\.pem .*root:root) .*", r"\1", line) for line in lines]
         # nor the marks of processes, which are other ones after each start
         return [line for line in lines if not line.startswith("package ") and ".ready " not in line]
 
@@ -87,30 +94,46 @@ class Stage:
             way(plan, self.context.host.journals, self.context.report)
 
 
-def of_install(stage: Stage, name: str = "demo") -> Plan:
-    values = {"route": {"hostname": f"{name}.localhost"}}
+def of_install(stage: Stage, name: str = "demo", certificate: str = "none") -> Plan:
+    values = {"route": {"hostname": f"{name}.localhost", "certificate": certificate}}
     request = install.Request(
         name, asdict(REVISION), "2026-11-25T00-00-00Z", "worker", values=values
     )
     return installing.plan(stage.context, request, config.build(values, "the order"))
 
 
+def of_secure_install(stage: Stage) -> Plan:
+    return of_install(stage, certificate="self-signed")
+
+
 def of_apply(stage: Stage) -> Plan:
     request = apply.Request(instances.read_configuration(stage.context, stage.demo))
-    decisions = apply.decide(stage.context.doors, stage.demo, request)
+    decisions = apply.decide(stage.context.doors, stage.demo, request, NOW)
     return apply.plan(stage.context.doors, stage.demo, request, decisions)
 
 
 def of_toggle(stage: Stage, kind: str = "location") -> Plan:
     changes = {"route.kind": kind, "route.prefix": "/demo"}
     text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
-    request = apply.Request(config.read(text), changes, text)
-    decisions = apply.decide(stage.context.doors, stage.demo, request)
+    request = apply.Request(config.read(text), changes, text, apply.TOGGLE)
+    decisions = apply.decide(stage.context.doors, stage.demo, request, NOW)
     return apply.plan(stage.context.doors, stage.demo, request, decisions)
 
 
 def of_toggle_back(stage: Stage) -> Plan:
     return of_toggle(stage, "vhost")
+
+
+def of_tls(stage: Stage, certificate: str = "self-signed") -> Plan:
+    changes = {"route.certificate": certificate}
+    text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
+    request = apply.Request(config.read(text), changes, text, apply.TLS)
+    decisions = apply.decide(stage.context.doors, stage.demo, request, NOW)
+    return apply.plan(stage.context.doors, stage.demo, request, decisions)
+
+
+def of_tls_off(stage: Stage) -> Plan:
+    return of_tls(stage, "none")
 
 
 def of_remove(stage: Stage) -> Plan:
@@ -229,6 +252,13 @@ def with_location(root: Path, keeper: str) -> World:
     return world
 
 
+def with_tls(root: Path, keeper: str) -> World:
+    world = bare(root, keeper)
+    stage = Stage(root, world)
+    stage.carry_out(of_secure_install(stage))
+    return world
+
+
 # What looks after services, the machine before, and what is done to it.
 PLANS = {
     "setup, systemd": ("systemd", blank, of_setup),
@@ -236,12 +266,16 @@ PLANS = {
     "undo setup, supervisor": ("supervisor", ready, of_undoing_setup),
     "install the first, systemd": ("systemd", bare, of_install),
     "install another, supervisor": ("supervisor", with_other, of_install),
+    "install with tls, systemd": ("systemd", bare, of_secure_install),
     "apply, systemd": ("systemd", with_changes, of_apply),
     "apply, supervisor": ("supervisor", with_changes, of_apply),
     "apply limits, systemd": ("systemd", with_new_limits, of_apply),
     "toggle, systemd": ("systemd", with_demo, of_toggle),
     "toggle, supervisor": ("supervisor", with_demo, of_toggle),
     "toggle back, systemd": ("systemd", with_location, of_toggle_back),
+    "tls set, systemd": ("systemd", with_demo, of_tls),
+    "tls off, supervisor": ("supervisor", with_tls, of_tls_off),
+    "remove with tls, supervisor": ("supervisor", with_tls, of_remove),
     "remove, systemd": ("systemd", with_limits, of_remove),
     "remove the last, supervisor": ("supervisor", with_demo_alone, of_remove),
 }

@@ -42,7 +42,13 @@ CONFIGURATION = Configuration(
 )
 
 ROUTE = Route(LOCATION, "lab.example.org", "/demo")
-ROUTES = {each.kind: route.texts(INSTANCE, each) for each in (CONFIGURATION.route, ROUTE)}
+SECURE = {"certificate": "self-signed", "redirect": True}
+ROUTES = {
+    "vhost": CONFIGURATION.route,
+    "location": ROUTE,
+    "vhost-secure": replace(CONFIGURATION.route, prefix="/demo", hsts=31536000, **SECURE),
+    "location-secure": replace(ROUTE, plain_workers=True, **SECURE),
+}
 
 
 def rendered() -> dict[str, str]:
@@ -58,13 +64,14 @@ def rendered() -> dict[str, str]:
     limits = Limits(memory="4G", cpu_weight=200, tasks=1000)
     for path, text in systemd.slice_texts(INSTANCE, limits).items():
         texts[f"systemd/{path.relative_to(systemd.UNITS)}"] = text
-    for kind, texts_of_kind in ROUTES.items():
-        for path, text in texts_of_kind.items():
+    for name, chosen in ROUTES.items():
+        for path, text in route.texts(INSTANCE, chosen).items():
             if text is not None:
-                texts[f"apache/{kind}/{path.relative_to(route.APACHE)}"] = text
-    at_location = settings.texts(INSTANCE, replace(CONFIGURATION, route=ROUTE), Database(port=5432))
-    routing = "10-routing.yaml"
-    texts[f"settings/location/{routing}"] = at_location[INSTANCE.settings / routing]
+                texts[f"apache/{name}/{path.relative_to(route.APACHE)}"] = text
+        configuration = replace(CONFIGURATION, route=chosen)
+        routing = settings.texts(INSTANCE, configuration, Database(port=5432))
+        path = settings.routing(INSTANCE)
+        texts[f"settings/{name}/{path.name}"] = routing[path]
     everything = services.of(system, INSTANCE, CONFIGURATION)
     texts["supervisor/demo.conf"] = supervisor.text(INSTANCE, everything)
     return texts

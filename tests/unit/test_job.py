@@ -62,6 +62,9 @@ class Lavacli(System):
         return [words[words.index("jobs") + 1] for words in self.commands]
 
 
+AUTHORITY = Path("/srv/lava/tls/ca.pem")
+
+
 @pytest.fixture
 def session(tmp_path: Path) -> job.Session:
     return job.Session("http://demo.localhost", Secret("secret-token"), tmp_path, {})
@@ -118,15 +121,25 @@ def test_a_complete_job_with_a_failed_case_is_not_accepted():
 
 
 def test_the_token_lies_in_a_closed_file_and_only_while_the_session_lasts():
-    with job.session(
-        System({}), Route(hostname="demo.localhost"), Secret("secret-token")
-    ) as session:
+    route = Route(hostname="demo.localhost")
+    with job.session(System({}), route, Secret("secret-token"), AUTHORITY) as session:
         file = session.folder / "lavacli.yaml"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(session.folder.stat().st_mode) == 0o700
         assert yaml.safe_load(file.read_text())["default"]["token"] == "secret-token"
         assert "secret-token" not in str(session)
     assert not session.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "trusted"),
+    [("none", ""), ("self-signed", str(AUTHORITY)), ("own", str(job.SYSTEM_TRUST))],
+)
+def test_lavacli_trusts_who_vouches_for_the_instance(certificate, trusted):
+    route = Route(hostname="demo.localhost", certificate=certificate)
+    with job.session(System({}), route, Secret("secret-token"), AUTHORITY) as session:
+        assert session.environment.get("REQUESTS_CA_BUNDLE", "") == trusted
+        assert session.url == f"http{'s' * bool(trusted)}://demo.localhost"
 
 
 def test_a_submission_tells_the_number_of_the_job(session):

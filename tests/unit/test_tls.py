@@ -47,7 +47,16 @@ def mode(system, path):
 
 
 def issued(system):
-    return tls.issue(system, HOST, "demo.localhost", tls.names_of_host(system), NOW)
+    return tls.issue(system, HOST, "demo.localhost", NOW)
+
+
+def module_on(system):
+    tls.module_on(system, HOST)
+
+
+def module_off(system):
+    if tls.module_off(system, HOST):
+        tls.forget_module(system, HOST)
 
 
 def test_the_authority_is_made_once(system):
@@ -125,42 +134,42 @@ def test_a_file_that_is_no_certificate_is_told_as_such(system):
 def test_the_module_is_on_with_what_it_needs_and_off_again(system):
     before = system.world.state()
     for _ in range(2):
-        tls.module_on(system, HOST)
+        module_on(system)
         assert modules(system) == ["mime", "setenvif", "socache_shmcb", "ssl"]
     for _ in range(2):
-        tls.module_off(system, HOST)
+        module_off(system)
         assert system.world.state() == before
 
 
 def test_a_module_that_was_on_stays_on(system):
     system.run(["a2enmod", "--quiet", "ssl"])
     before = system.world.state()
-    tls.module_on(system, HOST)
-    tls.module_off(system, HOST)
+    module_on(system)
+    module_off(system)
     assert system.world.state() == before
 
 
-@pytest.mark.parametrize("change", [tls.module_on, tls.module_off])
+@pytest.mark.parametrize("change", [module_on, module_off])
 @pytest.mark.parametrize("early", [True, False])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_killed_switch_is_taken_back(system, change, early, call):
     before = system.world.state()
-    if change is tls.module_off:
-        tls.module_on(system, HOST)
+    if change is module_off:
+        module_on(system)
     system.world.trouble = Trouble(frozenset([call]), before=early, error=Killed())
     with contextlib.suppress(Killed):
-        change(system, HOST)
+        change(system)
     system.world.trouble = Trouble()
-    tls.module_on(system, HOST)
+    module_on(system)
     assert "ssl" in modules(system)
-    tls.module_off(system, HOST)
+    module_off(system)
     assert system.world.state() == before
 
 
 def test_what_another_module_needs_by_now_stays_on(system):
-    tls.module_on(system, HOST)
+    module_on(system)
     system.run(["a2enmod", "--quiet", "other"])
-    tls.module_off(system, HOST)
+    module_off(system)
     assert modules(system) == ["mime", "other", "setenvif", "socache_shmcb"]
 
 
@@ -170,7 +179,7 @@ def test_a_module_without_which_apache_fails_its_test_stays_on(system, monkeypat
             raise CommandFailed(words, 1, "Invalid command 'SSLEngine'")
         return FakeSystem.run(system, words, **options)
 
-    tls.module_on(system, HOST)
+    module_on(system)
     monkeypatch.setattr(system, "run", run)
-    tls.module_off(system, HOST)
+    module_off(system)
     assert modules(system) == ["mime", "setenvif", "socache_shmcb", "ssl"]

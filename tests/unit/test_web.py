@@ -2,8 +2,10 @@
 
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from xmlrpc.server import SimpleXMLRPCDispatcher
 
 import pytest
 
+from lava_deploy import certificates
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Secret
 from lava_deploy.web import Web
@@ -86,10 +89,35 @@ def test_a_port_where_nobody_listens_is_unreachable() -> None:
         Web().status("http://127.0.0.1:9/")
 
 
-def test_a_unix_socket_is_probed_by_http(path: Path) -> None:
-    assert Web().socket_status(path, "/broken", "demo") == 500
-    with pytest.raises(Unreachable):
-        Web().socket_status(path.with_name("none"))
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server with a certificate for lab.example.org, and the file of who issued it."""
+    now = datetime.now(UTC)
+    authority = certificates.make_authority("an authority", now)
+    pair = certificates.issue(authority, "lab.example.org", ["127.0.0.1"], now)
+    (tmp_path / "ca.pem").write_text(authority.certificate)
+    (tmp_path / "server.pem").write_text(pair.certificate + pair.key.reveal())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://127.0.0.1:{server.server_port}", tmp_path / "ca.pem"
+        server.shutdown()
+
+
+def test_the_hosts_own_authority_is_trusted_and_no_other(secure: tuple[str, Path]) -> None:
+    url, authority = secure
+    assert Web(authority=authority).json(url)["host"] == url.removeprefix("https://")
+    with pytest.raises(Unreachable, match="self-signed certificate"):
+        Web(authority=authority.with_name("none.pem")).json(url)
+
+
+def test_a_server_of_this_machine_is_probed_for_a_host_name(secure: tuple[str, Path]) -> None:
+    url, _ = secure
+    assert Web().status(f"{url}/broken", "lab.example.org") == 500
+    with pytest.raises(Unreachable, match="does not answer for lab"):
+        Web().status("https://127.0.0.1:9/", "lab.example.org")
 
 
 def test_the_supervisor_is_asked_over_its_socket(path: Path) -> None:
