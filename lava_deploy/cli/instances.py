@@ -122,9 +122,13 @@ def carry_out_change(
     context: Context, instance: Instance, request: Request, *, overwrite: bool, dry_run: bool
 ) -> None:
     """Show what differs from what is in force, and carry it out. Raises PreflightFailed."""
-    plan = plan_change(context, instance, request, overwrite=overwrite)
-    if not plan:
+    lines = difference(context, instance, request, overwrite=overwrite)
+    if not lines:
+        context.report.note(f"{instance.name} already is as its instance.yaml says")
         return
+    for line in lines:
+        context.report.line(line)
+    plan = plan_change(context, instance, request)
     if dry_run:
         context.report.plan(plan)
         return
@@ -132,31 +136,33 @@ def carry_out_change(
         context.carry_out(plan)
 
 
-def plan_change(
+def difference(
     context: Context,
     instance: Instance,
     request: Request,
     together: Together | None = None,
     *,
     overwrite: bool,
-) -> Plan | None:
-    """Show what differs from what is in force; the plan to change it, if anything does.
+) -> list[str]:
+    """What differs from what is in force, line by line. Raises PreflightFailed.
 
-    `together` is what it has in common with other changes. Raises PreflightFailed.
+    `together` is what the change has in common with others.
     """
-    from lava_deploy.operations import apply as operation
     from lava_deploy.operations import preview
 
-    doors = context.doors
-    refuse(preview.faults(doors, instance, request, context.now, together, overwrite=overwrite))
-    difference = preview.difference(doors, instance, request, context.now)
-    if not difference:
-        context.report.note(f"{instance.name} already is as its instance.yaml says")
-        return None
-    for line in difference:
-        context.report.line(line)
-    decisions = operation.decide(doors, instance, request, context.now)
-    return operation.plan(doors, instance, request, decisions, together)
+    doors, now = context.doors, context.now
+    refuse(preview.faults(doors, instance, request, now, together, overwrite=overwrite))
+    return preview.difference(doors, instance, request, now)
+
+
+def plan_change(
+    context: Context, instance: Instance, request: Request, together: Together | None = None
+) -> Plan:
+    """The plan to have in force what is requested."""
+    from lava_deploy.operations import apply as operation
+
+    decisions = operation.decide(context.doors, instance, request, context.now)
+    return operation.plan(context.doors, instance, request, decisions, together)
 
 
 @click.command()

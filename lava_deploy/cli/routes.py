@@ -12,9 +12,14 @@ import click
 from lava_deploy import config
 from lava_deploy.cli.context import Context, as_json, common, complete_names, dry_run, named
 from lava_deploy.cli.installing import LOCAL
-from lava_deploy.cli.instances import carry_out_change, configuration_text, plan_change
+from lava_deploy.cli.instances import (
+    carry_out_change,
+    configuration_text,
+    difference,
+    plan_change,
+)
 from lava_deploy.cli.running import until
-from lava_deploy.configuration import NONE, OWN, ROUTES, SELF_SIGNED, VHOST
+from lava_deploy.configuration import LOCATION, NONE, OWN, ROUTES, SELF_SIGNED, VHOST
 from lava_deploy.errors import DeployError, PartlyDone, UsageError
 
 if TYPE_CHECKING:
@@ -75,45 +80,55 @@ def toggle_all(context: Context, kind: str, overwrite: bool, dry_run: bool) -> N
 
     One that cannot be toggled is left as it is, while the others are.
     """
-    from lava_deploy import steps
     from lava_deploy.operations import apply, inspect
-    from lava_deploy.report import Named
 
     context.require_root()
     names = inspect.names(context.doors)
     together = apply.Together(context.doors)
-    plans: dict[str, Plan | None] = {}
+    plans: list[Plan] = []
     failures: dict[str, DeployError] = {}
     with ExitStack() as held:
         for name in names:
+            instance = context.host.instance(name)
             try:
                 held.enter_context(context.holding(name))
-                instance = context.host.instance(name)
                 request = _toggled(context, instance, kind, {})
-                plans[name] = plan_change(context, instance, request, together, overwrite=overwrite)
+                lines = difference(context, instance, request, together, overwrite=overwrite)
+                if lines:
+                    plans.append(plan_change(context, instance, request, together))
             except DeployError as error:
                 failures[name] = error
-        wanted = [plan for plan in plans.values() if plan]
         if dry_run:
-            for plan in wanted:
+            for plan in plans:
                 context.report.line(f"{plan.subject}:")
                 context.report.plan(plan)
         else:
-            failures |= steps.carry_out_together(
-                wanted,
-                apply.LOADING,
-                context.host.journals,
-                lambda subject: Named(context.report, subject),
-            )
-            for plan in wanted:
-                context.record(plan.subject, failures.get(plan.subject))
-    _tell(context, names, plans, failures)
+            failures |= _carry_out_together(context, plans)
+    _tell(context, names, [plan.subject for plan in plans if not dry_run], failures)
+
+
+def _carry_out_together(context: Context, plans: list[Plan]) -> dict[str, DeployError]:
+    """Carry plans out, with one reload of Apache's for all; those that failed."""
+    from lava_deploy import steps
+    from lava_deploy.operations import apply
+    from lava_deploy.report import Named
+
+    context.changing = True
+    failures = steps.carry_out_together(
+        plans,
+        apply.LOADING,
+        context.host.journals,
+        lambda subject: Named(context.report, subject),
+    )
+    for plan in plans:
+        context.record(plan.subject, failures.get(plan.subject))
+    return failures
 
 
 def _tell(
     context: Context,
     names: list[str],
-    plans: dict[str, Plan | None],
+    toggled: list[str],
     failures: dict[str, DeployError],
 ) -> None:
     """A line for each instance. Raises PartlyDone if some failed."""
@@ -121,7 +136,7 @@ def _tell(
 
     for name in names:
         url = inspect.in_force(context.doors, context.host.instance(name)).route.url
-        outcome = "toggled" if plans.get(name) else "as it was"
+        outcome = "toggled" if name in toggled else "as it was"
         if name in failures:
             outcome = f"failed ({failures[name].exit_status}): {failures[name]}"
         context.report.line(f"{name}  {url}  {outcome}")
@@ -145,11 +160,15 @@ def _toggled(context: Context, instance: Instance, kind: str, wanted: dict[str, 
 
 def _changes(instance: Instance, now: Route, kind: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """The places of instance.yaml that get new values: those that are wanted, or necessary."""
-    necessary: dict[str, Any] = {"route.kind": kind}
-    if kind == VHOST and now.hostname == LOCAL:  # which is the whole machine's
-        necessary["route.hostname"] = f"{instance.name}.{LOCAL}"
-    necessary["route.prefix"] = now.prefix or f"/{instance.name}"
-    return {**necessary, **{key: value for key, value in wanted.items() if value not in ("", None)}}
+    changes = {key: value for key, value in wanted.items() if value not in ("", None)}
+    own, redirect = f"{instance.name}.{LOCAL}", changes.get("route.redirect", now.redirect)
+    necessary = {"route.kind": kind, "route.prefix": now.prefix or f"/{instance.name}"}
+    # There and back, the names that nobody chose are what `install` proposes for each kind.
+    if kind == VHOST and now.hostname == LOCAL:
+        necessary["route.hostname"] = own
+    elif kind == LOCATION and now.hostname == own and not redirect:
+        necessary["route.hostname"] = LOCAL
+    return {**necessary, **changes}
 
 
 @click.group()

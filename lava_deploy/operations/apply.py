@@ -37,8 +37,8 @@ OPERATION, TOGGLE, TLS = OPERATIONS = "apply", "toggle", "tls"
 # The step at which Apache reads the routes that were written, once for all instances of a command.
 LOADING = "load the route"
 # Whom a change concerns: all processes; the web server's and the scheduler, as the settings of
-# others do not depend on the route; none.
-ALL, ROUTED, NOBODY = "all", "routed", "nobody"
+# others do not depend on the route; none. Or none runs, and none is to be started.
+ALL, ROUTED, NOBODY, STOPPED = "all", "routed", "nobody", "stopped"
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,13 @@ def decide(doors: Doors, instance: Instance, request: Request, now: datetime) ->
     changed = {path for path, text in wanted.items() if _differs(doors.system, path, text)}
     known = facts.read(doors.system, instance)
     same = known["services"] == _names(doors.system, instance, configuration)
+    concerned = _concerned(instance, configuration, changed) if same else ALL
+    running = services.named(instance, known["services"])
+    states = doors.keeper.states({instance: running})[instance].values()
     return {
         "changes": dict(request.changes),
         "route_last": configuration.route.kind == LOCATION,
-        "concerns": _concerned(instance, configuration, changed) if same else ALL,
+        "concerns": concerned if any(state.running for state in states) else STOPPED,
         "was_secure": Route(**known["route"]).secure,
         "secure": configuration.route.secure,
         "certificate": request.certificate,
@@ -263,7 +266,9 @@ class _Change:
             keeper.restart(self.instance, running)
 
     def wait(self) -> None:
-        if self.concerns() != NOBODY or self.shows_new_certificate():
+        concerned = self.concerns()
+        shown = self.shows_new_certificate() and concerned != STOPPED
+        if concerned in (ALL, ROUTED) or shown:
             wait_for_pages(self.doors, self.instance, self.configuration)
 
     def serve_as_before(self) -> None:
@@ -304,6 +309,8 @@ class _Change:
 
     def concerns(self) -> str:
         """Whom the change concerns by what instance.yaml says now, which may be edited since."""
+        if self.concerned == STOPPED:
+            return STOPPED
         changed = self.changed()
         same = self.before == self.after
         return _concerned(self.instance, self.configuration, changed) if same else ALL

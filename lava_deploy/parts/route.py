@@ -145,9 +145,12 @@ def wait(web: Web, route: Route) -> None:
 
 
 def reload(system: System) -> None:
-    """Make Apache read its files again; connections stay."""
+    """Make Apache read its files again; connections stay.
+
+    An Apache that has ended itself, as it does of a port or a key that it cannot use, is started.
+    """
     if system.exists(SYSTEMD):
-        system.run(["systemctl", "reload", "apache2"])
+        system.run(["systemctl", "reload-or-restart", "apache2"])
     else:
         system.run(["apache2ctl", "graceful"])
 

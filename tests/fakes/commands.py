@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
@@ -50,6 +51,9 @@ def _look(world: World, words: Sequence[str]) -> Finished | None:
             return Finished(0, "", "")
         case ["pg_lsclusters", "--no-header"]:
             return Finished(0, "15 main 5432 online postgres /var/lib/postgresql/15/main\n", "")
+        case ["systemctl", "show", "--property", _, *patterns]:
+            units = [one for one in world.running if any(fnmatch(one, each) for each in patterns)]
+            return Finished(0, "\n\n".join(map(_shown, units)), "")
         case ["ip", "-json", "route", "show", "default"]:
             return Finished(0, '[{"dst": "default", "dev": "eth0"}]', "")
         case ["qemu-system-x86_64", *_]:
@@ -84,7 +88,7 @@ def _change(
             world.groups.discard(name)
         case ["groupdel", name]:
             _drop(words, world.groups, name)
-        case ["systemctl", "reload", "apache2"] | ["apache2ctl", "graceful"]:
+        case ["systemctl", "reload-or-restart", "apache2"] | ["apache2ctl", "graceful"]:
             world.served = {
                 each: world.text(each)
                 for kind in ("sites", "conf", "mods")
@@ -116,6 +120,14 @@ def _change(
         case _:
             raise AssertionError(f"unknown command: {words}")
     return ""
+
+
+def _shown(unit: str) -> str:
+    """The properties of a unit that runs, as systemd.Systemd asks for them."""
+    return (
+        f"Id={unit}\nActiveState=active\nSubState=running\nStateChangeTimestamp=\n"
+        "NRestarts=0\nResult=success"
+    )
 
 
 def _add(words: Sequence[str], names: set[str], name: str) -> None:
