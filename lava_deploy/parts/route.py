@@ -209,11 +209,10 @@ def _clashes(path: Path, text: str, route: Route) -> list[str]:
     if route.kind == LOCATION or route.redirect:
         served = {place.strip('"<>').rstrip("/") + "/" for place in _said(lines, *PLACES)} - {"/"}
         own = f"{route.prefix}/"
-        found += [
-            f"Apache already serves {place}, by {path}: {own} would clash with it"
-            for place in sorted(served)
-            if place.startswith(own) or own.startswith(place)
-        ]
+        taken = [place for place in served if place.startswith(own) or own.startswith(place)]
+        if taken:
+            place = min(taken, key=len)
+            found.append(f"Apache already serves {place}, by {path}: {own} would clash with it")
     return found
 
 

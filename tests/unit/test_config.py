@@ -83,3 +83,18 @@ def test_a_value_that_needs_quotes_gets_them():
 def test_a_file_without_that_section_is_left_to_its_admin(text):
     with pytest.raises(ConfigurationError, match="no section route"):
         config.rewrite(text, {"route.kind": "location"})
+
+
+def test_what_is_no_text_stays_what_it_is():
+    changed = config.rewrite(INSTANCE_YAML, {"route.redirect": True, "route.hsts": 300})
+    route = config.read(changed).route
+    assert (route.redirect, route.hsts) == (True, 300)
+    assert config.read(config.rewrite(changed, {"route.redirect": False})).route.redirect is False
+
+
+def test_only_certificates_that_there_can_be_are_taken():
+    _, faults = config.examine({"route": {"certificate": "lets-encrypt", "hsts": -1}})
+    assert faults == [
+        "route.certificate: should be one of none, self-signed, own, not 'lets-encrypt'",
+        "route.hsts: should be from 0 to 1000000000, not -1",
+    ]

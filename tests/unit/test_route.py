@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from lava_deploy import config
+from lava_deploy.cli import routes
 from lava_deploy.configuration import LOCATION, VHOST, Route
 from lava_deploy.model import Host
 from lava_deploy.parts import route
+from tests.fakes.stage import PLANS, Stage, of_toggle, with_demo
 
 DEMO = Host().instance("demo")
 FILES = {
@@ -86,3 +88,54 @@ def test_other_texts_cannot(prefix: str) -> None:
 def test_a_location_needs_a_prefix_and_a_vhost_none() -> None:
     assert "route.prefix" in config.examine({"route": {"kind": "location"}})[1][0]
     assert config.examine({"route": {"kind": "vhost", "hostname": "a.example.org"}})[1] == []
+
+
+def test_a_location_that_sends_its_host_name_on_needs_that_as_well():
+    sent_on = Route(LOCATION, "lab.example.org", "/demo", redirect=True)
+    assert len(route.faults(Enabled(), DEMO, sent_on)) == 1
+    sent_on = Route(VHOST, "new.example.org", "/wiki", redirect=True)
+    assert len(route.faults(Enabled(), DEMO, sent_on)) == 1
+
+
+def test_what_others_are_about_to_get_counts_already():
+    wanted = Route(LOCATION, "lab.example.org", "/other")
+    other = Host().instance("other")
+    leaving = dict.fromkeys(route.texts(other, Route(LOCATION, "", "/other")))
+    assert route.faults(Enabled(), DEMO, wanted, leaving) == []
+    coming = route.texts(Host().instance("new"), Route(LOCATION, "", "/other"))
+    assert len(route.faults(Enabled(), DEMO, wanted, {**leaving, **coming})) == 1
+
+
+@pytest.mark.parametrize("name", ["toggle, systemd", "toggle back, systemd"])
+def test_a_toggle_renews_the_processes_it_concerns_and_no_others(name, tmp_path):
+    keeper, prepare, plan = PLANS[name]
+    stage = Stage(tmp_path, prepare(tmp_path, keeper).copy())
+    stage.carry_out(plan(stage))
+    touched = {unit for unit in stage.world.touched if not unit.endswith(".slice")}
+    assert touched == {f"lava-deploy-{name}@demo.service" for name in ("web-a", "scheduler")}
+
+
+def test_a_stopped_instance_stays_stopped(tmp_path):
+    stage = Stage(tmp_path, with_demo(tmp_path, "systemd"))
+    stage.context.doors.keeper.stop_all(stage.demo)
+    stage.world.touched.clear()
+    stage.carry_out(of_toggle(stage))
+    assert stage.world.touched == []
+    assert "ProxyPass /demo/" in "".join(stage.world.served.values())
+
+
+@pytest.mark.parametrize(
+    ("now", "kind", "wanted", "hostname"),
+    [
+        (Route(VHOST, "demo.localhost"), LOCATION, {}, "localhost"),
+        (Route(LOCATION, "localhost", "/demo"), VHOST, {}, "demo.localhost"),
+        (Route(VHOST, "lab.example.org"), LOCATION, {}, ""),
+        (Route(LOCATION, "lab.example.org", "/demo"), VHOST, {}, ""),
+        (Route(VHOST, "demo.localhost"), LOCATION, {"route.redirect": True}, ""),
+        (Route(VHOST, "demo.localhost"), LOCATION, {"route.hostname": "lab"}, "lab"),
+    ],
+)
+def test_a_toggle_changes_the_host_name_only_where_nobody_chose_it(now, kind, wanted, hostname):
+    changes = routes._changes(DEMO, now, kind, wanted)
+    assert changes.get("route.hostname", "") == hostname
+    assert (changes["route.kind"], changes["route.prefix"]) == (kind, "/demo")
