@@ -3,7 +3,10 @@
 import os
 import socket
 import sys
+from pathlib import Path
 
+import zmq
+import zmq.asyncio
 from aiohttp import web
 from django.core.management import execute_from_command_line
 
@@ -20,7 +23,21 @@ def main():
         run_app(application, sock=listening, **options)
 
     web.run_app = run_on_socket
+    tell_the_scheduler(Path(os.environ["LAVA_SITE_ETC"]).parent / "run/events-out.sock")
     execute_from_command_line(["lava-publisher", "lava-publisher", *sys.argv[1:]])
+
+
+def tell_the_scheduler(events):
+    """Send events to the socket of the instance's own too if an admin set another EVENT_SOCKET."""
+    own, bind = f"ipc://{events}", zmq.asyncio.Socket.bind
+
+    def bind_both(self, address):
+        bound = bind(self, address)
+        if self.type == zmq.PUB and address != own:
+            bind(self, own)
+        return bound
+
+    zmq.asyncio.Socket.bind = bind_both
 
 
 if __name__ == "__main__":

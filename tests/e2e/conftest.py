@@ -24,6 +24,8 @@ ORDER = (
     "daily",
     "web",
     "location",
+    "protocols",
+    "browser",
     "jobs",
     "bad_input",
     "full_disk",
