@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Request, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 SIZE = {"width": 1280, "height": 800}
@@ -37,10 +37,21 @@ class Visit:
     def __init__(self, order: dict[str, str], context: BrowserContext) -> None:
         self.order, self.page = order, context.new_page()
         self.told: dict[str, Any] = {"visited": [], "failed": [], "refused": [], "complaints": []}
+        self.asked: set[Request] = set()
+        context.on("request", self._begin)
+        context.on("requestfinished", self._end)
+        context.on("requestfailed", self._end)
         _listen(context, self.told)
 
     def open(self, address: str) -> Page:
         self.page.goto(address)
+        return self.arrive()
+
+    def arrive(self) -> Page:
+        """Wait for all that a page and its scripts ask for: who leaves earlier breaks it off."""
+        self.page.wait_for_load_state()
+        while self.asked:
+            self.page.wait_for_timeout(20)
         self.told["visited"].append(self.page.url)
         return self.page
 
@@ -54,6 +65,7 @@ class Visit:
         self.picture("login")
         page.click("button:has-text('Login')")
         page.wait_for_url("**/me/")
+        self.arrive()
         self.told |= {"bar": page.evaluate(BAR), "elsewhere": []}
         self.picture("profile")
 
@@ -80,7 +92,7 @@ class Visit:
         links = "nodes => nodes.map(node => node.href)"
         for address in self.page.eval_on_selector_all("nav a[href]:not([href='#'])", links):
             if address.startswith(self.order["url"]):
-                self.open(address).wait_for_load_state("networkidle")
+                self.open(address)
                 for end, name in PICTURES.items():
                     if address.endswith(end):
                         self.picture(name)
@@ -92,11 +104,17 @@ class Visit:
         page.click("nav .navbar-right a.dropdown-toggle")
         page.click("text=Sign out")
         page.wait_for_selector("text=Sign In")
+        self.arrive()
         self.picture("home")
-        self.told["visited"].append(page.url)
 
     def _path(self, rest: str) -> str:
         return "/" + f"{self.order['url']}{rest}".split("/", 3)[3]
+
+    def _begin(self, request: Request) -> None:
+        self.asked.add(request)
+
+    def _end(self, request: Request) -> None:
+        self.asked.discard(request)
 
     def _lines(self) -> int:
         return self.page.locator("#sectionlogs code").count()

@@ -6,6 +6,7 @@ On one kind of machine only, as Chromium and LAVA's pages are the same on all of
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +47,41 @@ def browser(machine: Machine) -> Iterator[Machine]:
     machine.run(["rm", "-rf", VIRTUALENV, PICTURES])
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.kind)
-def way(request: pytest.FixtureRequest, browser: Machine) -> Way:
+@pytest.fixture(scope="module")
+def visits(browser: Machine) -> dict[Way, dict[str, Any]]:
+    """What a browser met by each kind of route; both walk at once, as they wait much."""
+    definition = lasting(Jobs(Admin(browser), VHOST.name).smoke_definition(), 10)
+    numbers = [Jobs(Admin(browser), way.name, way.address).submit(definition) for way in WAYS]
+    with ThreadPoolExecutor() as pool:
+        told = pool.map(visited, [browser] * len(WAYS), WAYS, numbers)
+        return dict(zip(WAYS, told, strict=True))
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: way.kind)
+def way(request: pytest.FixtureRequest) -> Way:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def visit(way: Way, browser: Machine) -> dict[str, Any]:
-    """What the browser met on its way, beginning while a job runs; its pictures are kept."""
-    jobs = Jobs(Admin(browser), way.name, way.address)
-    first = Jobs(Admin(browser), VHOST.name).smoke_definition()
-    number = jobs.submit(lasting(first, 10))
-    jobs.wait(number, "Running")
+@pytest.fixture
+def visit(way: Way, visits: dict[Way, dict[str, Any]]) -> dict[str, Any]:
+    return visits[way]
+
+
+def visited(machine: Machine, way: Way, number: str) -> dict[str, Any]:
+    """Send the browser on its way while a job runs, and keep its pictures."""
+    Jobs(Admin(machine), way.name, way.address).wait(number, "Running")
     pictures = f"{PICTURES}/{way.kind}"
     order = {
         "url": way.url,
         "user": "admin",
-        "password": secret(browser, way, "admin-password"),
+        "password": secret(machine, way, "admin-password"),
         "job": number,
         "pictures": pictures,
     }
-    browser.run(["mkdir", "-p", pictures])
+    machine.run(["mkdir", "-p", pictures])
     command = [f"{VIRTUALENV}/bin/python", f"{CLONE}/tests/e2e/browsing.py"]
-    told = browser.run(command, input=json.dumps(order)).stdout
-    keep(browser, pictures, ARTEFACTS / way.kind)
+    told = machine.run(command, input=json.dumps(order)).stdout
+    keep(machine, pictures, ARTEFACTS / way.kind)
     (ARTEFACTS / way.kind / "visit.json").write_text(told)
     return json.loads(told)
 

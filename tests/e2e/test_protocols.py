@@ -346,7 +346,7 @@ def test_the_bare_address_of_an_instance_is_its_home_page(way: Way, machine: Mac
 
 def test_two_instances_on_one_host_name_keep_their_cookies_apart(prepared: Admin) -> None:
     machine, ways = prepared.machine, (LOCATION, SECOND)
-    install_location(prepared, SECOND, "--no-dispatcher")
+    install_location(prepared, SECOND, "--no-dispatcher", "--set", "components.publisher=false")
     try:
         session = Session(machine)
         for each in ways:
