@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from tests.e2e.machines import CLONE, Admin, Machine
-from tests.e2e.test_jobs import Jobs, lasting
+from tests.e2e.machines import CLONE, HERE, Admin, Machine
+from tests.e2e.test_jobs import lasting
 from tests.e2e.ways import (
     LOCATION,
+    SECURED,
     VHOST,
     WAYS,
     Answer,
@@ -33,7 +34,9 @@ from tests.hosts.waiting import until
 
 pytestmark = pytest.mark.e2e
 MAIL_PORT, MAILS = 2525, "/tmp/mails"
-EVENT_PORTS = {VHOST: 5500, LOCATION: 5501}
+EVENT_PORTS = {VHOST.name: 5500, LOCATION.name: 5501}
+# https once more, on the kind of machine on which no browser walks
+SECURED_ON = ("bookworm-systemd", HERE)
 RECIPIENT = "someone@example.com"
 LIMIT = 60
 SECOND = Way("location", "two", "http", "localhost/two")
@@ -153,29 +156,45 @@ def prepared(machine: Machine) -> Iterator[Admin]:
     before = {way: machine.run(["cat", yaml_of(way)]).stdout for way in WAYS}
     with in_background(machine, mailbox, "/tmp/mailbox"):
         for way in WAYS:
-            configure(admin, way, telling(before[way], EVENT_PORTS[way]))
+            configure(admin, way, telling(before[way], EVENT_PORTS[way.name]))
         yield admin
         configure(admin, VHOST, before[VHOST])
     admin("remove", LOCATION.name, "--yes")
     machine.run(["rm", "-rf", MAILS])
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.kind)
-def way(request: pytest.FixtureRequest, prepared: Admin) -> Way:
-    return request.param
+@pytest.fixture(scope="module")
+def smoke(prepared: Admin) -> str:
+    """The definition of a small job, as read before anything is served by https."""
+    return ask_lavacli(prepared.machine, VHOST, "jobs", "definition", "1")
+
+
+@pytest.fixture(
+    scope="module", params=(*WAYS, *SECURED), ids=lambda way: f"{way.kind}-{way.scheme}"
+)
+def way(request: pytest.FixtureRequest, prepared: Admin, smoke: str) -> Iterator[Way]:
+    way = request.param
+    if way not in SECURED:
+        yield way
+    elif prepared.machine.name in SECURED_ON:
+        prepared("tls", "set", way.name, "--self-signed")
+        yield way
+        prepared("tls", "off", way.name)
+    else:
+        pytest.skip("https is on one kind of machine only")
 
 
 @pytest.fixture(scope="module")
-def watched(way: Way, machine: Machine) -> Watched:
+def watched(way: Way, machine: Machine, smoke: str) -> Watched:
     """A job that notifies by mail, watched to its end."""
-    definition = Jobs(Admin(machine), VHOST.name).smoke_definition()
     recipients = [{"to": {"method": "email", "email": RECIPIENT}}]
     notify = {"criteria": {"status": "finished"}, "recipients": recipients}
     machine.run(
-        "cat >/tmp/job.yaml", input=yaml.safe_dump(lasting(definition, 1) | {"notify": notify})
+        "cat >/tmp/job.yaml",
+        input=yaml.safe_dump(lasting(yaml.safe_load(smoke), 1) | {"notify": notify}),
     )
     python = f"/srv/lava/instances/{way.name}/code/current/venv/bin/python"
-    publisher = f"tcp://{machine.address}:{EVENT_PORTS[way]}"
+    publisher = f"tcp://{machine.address}:{EVENT_PORTS[way.name]}"
     client = client_of(machine, way)
     with ExitStack() as stack:
 
@@ -188,7 +207,7 @@ def watched(way: Way, machine: Machine) -> Watched:
         listened = watch("listened", [*client, "events", "listen"], "Connecting to")
         number = machine.run([*client, "jobs", "submit", "/tmp/job.yaml"]).stdout.strip()
         wait = ["events", "wait", "job", number, "--state", "FINISHED"]
-        by_number = [client[0], "-uc", WAIT_FOR_NUMBER, *client[3:], *wait]
+        by_number = [*client_of(machine, way, program=["-c", WAIT_FOR_NUMBER]), *wait]
         event = watch("event", ["sh", "-c", '"$@"; echo seen', "sh", *by_number], "Connecting to")
         waited = machine.run([*client, "jobs", "wait", "--polling", "1", number]).stdout
         for path, last in ((listened, "Finished"), (event, "seen"), (subscribed, "Finished")):
@@ -197,10 +216,24 @@ def watched(way: Way, machine: Machine) -> Watched:
     return Watched(number, waited, *texts)
 
 
+def test_two_instances_on_one_host_name_keep_their_cookies_apart(prepared: Admin) -> None:
+    machine, ways = prepared.machine, (LOCATION, SECOND)
+    install_location(prepared, SECOND, "--no-dispatcher", "--set", "components.publisher=false")
+    try:
+        session = Session(machine)
+        for each in ways:
+            session.log_in(each, secret(machine, each, "admin-password"))
+        assert [session.is_logged_in(each) for each in ways] == [True, True]
+        session.log_out(SECOND)
+        assert [session.is_logged_in(each) for each in ways] == [True, False]
+    finally:
+        prepared("remove", SECOND.name, "--yes")
+
+
 def test_lavacli_waits_for_a_job_and_reads_what_it_said(
     way: Way, machine: Machine, watched: Watched
 ) -> None:
-    ended = Jobs(Admin(machine), way.name, way.address).show(watched.number)
+    ended = yaml.safe_load(ask_lavacli(machine, way, "jobs", "show", "--yaml", watched.number))
     assert (ended["state"], ended["health"]) == ("Finished", "Complete")
     log = ask_lavacli(machine, way, "jobs", "logs", watched.number)
     assert "Linux version" in log and "lava-test-shell" in log
@@ -258,7 +291,7 @@ def test_rest_lists_submits_and_hands_out_attachments(
     two = json.loads(session.get(f"{api}jobs/?limit=1", Authorization=token).text)
     assert two["next"].startswith(f"{api}jobs/?")
     assert session.get(two["next"], Authorization=token).status == 200
-    Jobs(Admin(machine), way.name, way.address).cancel(str(number))
+    ask_lavacli(machine, way, "jobs", "cancel", str(number))
     for suffix, found in {"junit": "<testsuite", "logs": "Linux version", "csv": "kernel"}.items():
         answer = session.get(f"{api}jobs/{watched.number}/{suffix}/", Authorization=token)
         assert answer.headers["Content-Disposition"].startswith("attachment;")
@@ -294,9 +327,8 @@ def test_large_files_go_up_and_come_back(way: Way, machine: Machine) -> None:
     machine.run(f"rm /srv/lava/instances/{way.name}/etc/device-types/qemu.jinja2")
 
 
-def test_a_large_job_is_taken(way: Way, machine: Machine) -> None:
-    definition = yaml.safe_dump(Jobs(Admin(machine), VHOST.name).smoke_definition())
-    large = definition + f"# {'x' * 1000}\n" * (LARGE // 1000)
+def test_a_large_job_is_taken(way: Way, machine: Machine, smoke: str) -> None:
+    large = smoke + f"# {'x' * 1000}\n" * (LARGE // 1000)
     machine.run("cat >/tmp/large.yaml", input=large)
     assert ask_lavacli(machine, way, "jobs", "validate", "/tmp/large.yaml") == ""
 
@@ -342,17 +374,3 @@ def test_an_address_without_its_last_slash_leads_to_the_page(
 def test_the_bare_address_of_an_instance_is_its_home_page(way: Way, machine: Machine) -> None:
     page = Session(machine).get(way.url.rstrip("/"))
     assert page.status == 200 and "Welcome to LAVA" in page.text
-
-
-def test_two_instances_on_one_host_name_keep_their_cookies_apart(prepared: Admin) -> None:
-    machine, ways = prepared.machine, (LOCATION, SECOND)
-    install_location(prepared, SECOND, "--no-dispatcher", "--set", "components.publisher=false")
-    try:
-        session = Session(machine)
-        for each in ways:
-            session.log_in(each, secret(machine, each, "admin-password"))
-        assert [session.is_logged_in(each) for each in ways] == [True, True]
-        session.log_out(SECOND)
-        assert [session.is_logged_in(each) for each in ways] == [True, False]
-    finally:
-        prepared("remove", SECOND.name, "--yes")

@@ -2,16 +2,22 @@
 
 import http.client
 import re
+import socket
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar
+from typing import Any
 
 from tests.e2e.machines import CLONE, Admin, Machine
 
 FORM_TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
+# The certificate of the host's own authority, once it has issued one.
+AUTHORITY = "/srv/lava/tls/ca.pem"
+LAVACLI = f"{CLONE}/.venv/bin/lavacli"
 # The submitter of smoke jobs; LAVA's REST knows tokens by themselves, XML-RPC with their user.
 SUBMITTER = "lava-deploy"
 
@@ -33,6 +39,7 @@ class Way:
 VHOST = Way("vhost", "demo", "http", "demo.localhost")
 LOCATION = Way("location", "below", "http", "localhost/below")
 WAYS = (VHOST, LOCATION)
+SECURED = tuple(replace(way, scheme="https") for way in WAYS)
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,11 @@ class Session:
     """Asks a machine by names that may not be known here, and keeps cookies as browsers do."""
 
     def __init__(self, machine: Machine) -> None:
-        redirects, cookies = urllib.request.HTTPRedirectHandler(), CookieJar()
+        authority = machine.run(["cat", AUTHORITY], check=False).stdout
         self._opener = urllib.request.build_opener(
-            _Always(machine.address), urllib.request.HTTPCookieProcessor(cookies), redirects
+            _Http(machine.address),
+            _Https(machine.address, authority),
+            urllib.request.HTTPCookieProcessor(CookieJar()),
         )
 
     def get(self, url: str, **headers: str) -> Answer:
@@ -91,18 +100,41 @@ class Session:
             return Answer(answer.status, answer.url, answer.headers, answer.read())
 
 
-class _Always(urllib.request.HTTPHandler):
-    """Connects to one address, whatever the name in a URL."""
-
+class _Http(urllib.request.HTTPHandler):
     def __init__(self, address: str) -> None:
         super().__init__()
         self._address = address
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(lambda _, **rest: self._connection(**rest), request)
+        return self.do_open(_always(self._address, http.client.HTTPConnection), request)
 
-    def _connection(self, **rest: float) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._address, **rest)
+
+class _Https(urllib.request.HTTPSHandler):
+    """Trusts nobody but the host's own authority."""
+
+    def __init__(self, address: str, authority: str) -> None:
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if authority:
+            trust.load_verify_locations(cadata=authority)
+        super().__init__(context=trust)
+        self._address, self._trust = address, trust
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        opened = _always(self._address, http.client.HTTPSConnection)
+        return self.do_open(opened, request, context=self._trust)
+
+
+def _always(address: str, kind: Any) -> Callable[..., http.client.HTTPConnection]:
+    """Connections to one address, whatever the name in a URL."""
+
+    def connection(host: str, **options: Any) -> http.client.HTTPConnection:
+        made = kind(host, **options)
+        made._create_connection = lambda named, *rest: socket.create_connection(
+            (address, named[1]), *rest
+        )
+        return made
+
+    return connection
 
 
 def secret(machine: Machine, way: Way, name: str) -> str:
@@ -110,15 +142,22 @@ def secret(machine: Machine, way: Way, name: str) -> str:
     return machine.run(f"cat /srv/lava/instances/{way.name}/etc/{name}").stdout.strip()
 
 
-def client_of(machine: Machine, way: Way, user: str = SUBMITTER, token: str = "") -> list[str]:
+def client_of(
+    machine: Machine,
+    way: Way,
+    user: str = SUBMITTER,
+    token: str = "",
+    program: Sequence[str] = (LAVACLI,),
+) -> list[str]:
     """The words of a lavacli that shows what it hears at once, up to its subcommand.
 
-    By this URI alone it finds the websocket, too.
+    By this URI alone it finds the websocket, too. XML-RPC is trusted by the one variable, the
+    websocket by the other.
     """
     token = token or secret(machine, way, "client-token")
-    programs = f"{CLONE}/.venv/bin"
     uri = f"{way.scheme}://{user}:{token}@{way.address}/RPC2"
-    return [f"{programs}/python", "-u", f"{programs}/lavacli", "--uri", uri]
+    trust = [f"REQUESTS_CA_BUNDLE={AUTHORITY}", f"SSL_CERT_FILE={AUTHORITY}"]
+    return ["env", *trust, f"{CLONE}/.venv/bin/python", "-u", *program, "--uri", uri]
 
 
 def ask_lavacli(machine: Machine, way: Way, *words: str) -> str:
