@@ -103,7 +103,7 @@ class Visit:
         page = self.open(self.order["url"])
         page.click("nav .navbar-right a.dropdown-toggle")
         page.click("text=Sign out")
-        page.wait_for_selector("text=Sign In")
+        page.wait_for_selector("nav a:has-text('Sign In')")
         self.arrive()
         self.picture("home")
 

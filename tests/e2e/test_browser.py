@@ -19,7 +19,8 @@ from tests.e2e.ways import LOCATION, VHOST, WAYS, Way, install_location, secret
 pytestmark = pytest.mark.e2e
 MACHINES = ("trixie-plain", HERE)
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
-PACKAGES = ("chromium", "fonts-dejavu-core")
+# Playwright brings a Node.js that needs libatomic
+PACKAGES = ("chromium", "fonts-dejavu-core", "libatomic1")
 VIRTUALENV, PICTURES = "/root/browser", "/tmp/pictures"
 # What the browser finds amiss that is no fault of a route, and why.
 KNOWN = (
