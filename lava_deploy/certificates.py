@@ -209,7 +209,7 @@ def _certificates(pem: str) -> list[x509.Certificate]:
         for one in found:  # these are parsed when they are asked for
             _ = one.extensions, one.public_key(), one.signature_hash_algorithm
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as wrong:
-        raise BadCertificate("there is no usable certificate in PEM form in the text") from wrong
+        raise BadCertificate("there is no usable certificate in PEM form") from wrong
     return found
 
 
@@ -225,7 +225,7 @@ def _private_key(pem: Secret) -> PrivateKeyTypes:
             hint="`openssl pkey -in KEY -out NEW` writes it without a password.",
         ) from encrypted
     except (ValueError, UnsupportedAlgorithm) as wrong:
-        raise BadCertificate("there is no private key in PEM form in the text") from wrong
+        raise BadCertificate("there is no private key in PEM form") from wrong
 
 
 def _read(certificate: x509.Certificate) -> Certificate:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SHARED_LOCK = "host.shared"
 # Lines of a log that are shown with an error.
 LAST_WORDS = 12
+# For processes that load LAVA on a busy machine; for those that have loaded it.
+SECONDS_TO_START, SECONDS_TO_ANSWER = 60, 15
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,17 @@ def alone(doors: Doors, what: str) -> AbstractContextManager[None]:
     return locks.locked(doors.host.locks, SHARED_LOCK, what, patience=60)
 
 
-def wait_for_pages(doors: Doors, instance: Instance, configuration: Configuration) -> None:
+def wait_for_pages(
+    doors: Doors,
+    instance: Instance,
+    configuration: Configuration,
+    seconds: float = SECONDS_TO_START,
+) -> None:
     """Wait until the pages answer. Raises Unreachable, with the web server's last words."""
     from lava_deploy.parts import logs, route, services
 
     try:
-        route.wait(doors.web, configuration.route)
+        route.wait(doors.web, configuration.route, seconds)
     except Unreachable as error:
         wanted = services.of(doors.system, instance, configuration, WEB)
         sources = doors.keeper.logs(instance, wanted, lines=LAST_WORDS)

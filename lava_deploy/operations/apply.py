@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from lava_deploy.configuration import LOCATION, Route
 from lava_deploy.model import SCHEDULER, Secret
-from lava_deploy.operations import alone, end_tls, issues_certificate, texts_of, wait_for_pages
+from lava_deploy.operations import (
+    SECONDS_TO_ANSWER,
+    alone,
+    end_tls,
+    issues_certificate,
+    texts_of,
+    wait_for_pages,
+)
 from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
     console,
@@ -267,9 +274,11 @@ class _Change:
 
     def wait(self) -> None:
         concerned = self.concerns()
-        shown = self.shows_new_certificate() and concerned != STOPPED
-        if concerned in (ALL, ROUTED) or shown:
+        if concerned == ALL:
             wait_for_pages(self.doors, self.instance, self.configuration)
+        elif concerned == ROUTED or (concerned == NOBODY and self.shows_new_certificate()):
+            # LAVA is loaded
+            wait_for_pages(self.doors, self.instance, self.configuration, SECONDS_TO_ANSWER)
 
     def serve_as_before(self) -> None:
         """Last of the undo; what another undo failed to put back is kept for the next try."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lava_deploy.web import Web
 
 APACHE = Path("/etc/apache2")
-SECONDS_TO_ANSWER = 60
 TLS = "SSLEngine on"
 # Directives that give a path to something.
 PLACES = ("alias", "proxypass", "scriptalias", "<location")
@@ -139,9 +138,9 @@ def status(web: Web, route: Route) -> int:
         return 0
 
 
-def wait(web: Web, route: Route) -> None:
-    """Wait until the instance's health page is well. Raises Unreachable after a minute."""
-    web.wait(_health(route), SECONDS_TO_ANSWER, route.hostname)
+def wait(web: Web, route: Route, seconds: float) -> None:
+    """Wait until the instance's health page is well. Raises Unreachable after that time."""
+    web.wait(_health(route), seconds, route.hostname)
 
 
 def reload(system: System) -> None:

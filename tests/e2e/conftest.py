@@ -24,6 +24,7 @@ ORDER = (
     "daily",
     "web",
     "location",
+    "tls",
     "protocols",
     "browser",
     "jobs",

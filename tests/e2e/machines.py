@@ -53,6 +53,8 @@ UNWATCHED = (
     "/root/.cache",
     "/srv/lava/cache",
     "/srv/lava/supervisor/supervisord.log*",
+    # the authority of the machine's own stays for those who trust it
+    "/srv/lava/tls",
     "/tmp",
     # which of its modules and files Apache's own tools have ever switched
     "/var/lib/apache2",

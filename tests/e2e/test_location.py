@@ -50,6 +50,15 @@ def test_all_kinds_of_pages_are_below_the_prefix(located: Admin) -> None:
     assert refused.headers["Location"].startswith(f"/{NAME}/admin/login/")
 
 
+def test_scripts_and_styles_lead_below_the_prefix_as_well(located: Admin) -> None:
+    for path, place in (
+        ("lava_results_app/js/chart.js", '"/%s/results/chart/"'),
+        ("lava_scheduler_app/css/scheduler.css", "url(/%s/static/"),
+    ):
+        text = answer(located.machine, f"/{NAME}/static/{path}").read().decode()
+        assert place % NAME in text and place.replace("/%s", "") not in text
+
+
 def test_its_cookies_are_its_own(located: Admin) -> None:
     cookie = answer(located.machine, f"/{NAME}/accounts/login/").headers["Set-Cookie"]
     assert cookie.startswith(f"csrftoken_{NAME}=") and f"Path=/{NAME}/" in cookie
@@ -81,10 +90,42 @@ def test_it_becomes_a_vhost_and_a_location_again_as_it_was_and_a_job_goes_on(
     assert answer(machine, "/", f"{NAME}.localhost").status == 200
     assert answer(machine, f"/{NAME}/").status == 404
     assert located.json("list")["instances"][0]["url"] == f"http://{NAME}.localhost/"
-    located("toggle", NAME, "location", "--hostname", "localhost")
+    located("toggle", NAME, "location")
     assert answer(machine, f"/{NAME}/").status == 200
     assert difference(before, files_at_rest(machine, NAME)) == {}
     assert jobs.wait(number, "Finished")["health"] == "Complete"
+
+
+def test_a_route_that_does_not_answer_is_put_back(located: Admin) -> None:
+    machine = located.machine
+    before = files_at_rest(machine, NAME)
+    own = f"/etc/apache2/sites-available/lava-{NAME}.local.conf"
+    machine.run(["tee", own], input="<Location /v1/healthz/>\nRequire all denied\n</Location>\n")
+    failed = located("toggle", NAME, "vhost", status=10)
+    assert "All was undone" in failed.stderr and "status 403" in failed.stderr
+    assert answer(machine, f"/{NAME}/").status == 200
+    machine.run(["rm", own])
+    assert difference(before, files_at_rest(machine, NAME)) == {}
+
+
+def test_all_are_toggled_at_once_but_one_that_apache_does_not_take(located: Admin) -> None:
+    machine = located.machine
+    before = files_at_rest(machine, NAME)
+    broken = f"/etc/apache2/conf-available/lava-{NEIGHBOUR}.local.conf"
+    machine.run(["tee", broken], input="NoSuchDirective on\n")
+    lines = located("toggle-all", "location", status=13).stdout.splitlines()
+    machine.run(["rm", broken])
+    told = {line.split()[0]: line for line in lines if "http://" in line}
+    assert told[NAME].endswith("as it was") and "failed (10)" in told[NEIGHBOUR]
+    assert answer(machine, "/", f"{NEIGHBOUR}.localhost").status == 200
+    assert difference(before, files_at_rest(machine, NAME)) == {}
+    located("toggle-all", "vhost")
+    assert answer(machine, "/", f"{NAME}.localhost").status == 200
+    located("toggle_all", "location")
+    for name in (NAME, NEIGHBOUR):
+        assert answer(machine, f"/{name}/").status == 200
+    located("toggle", NEIGHBOUR, "vhost")
+    assert difference(before, files_at_rest(machine, NAME)) == {}
 
 
 def test_a_toggle_that_is_impossible_changes_nothing(located: Admin) -> None:
