@@ -26,6 +26,8 @@ ORDER = (
     "location",
     "protocols",
     "browser",
+    "attacks",
+    "remote_worker",
     "jobs",
     "bad_input",
     "full_disk",
