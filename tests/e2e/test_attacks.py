@@ -33,7 +33,7 @@ DISGUISES = [
             *("X-Script-Name", "X-Forwarded-Script-Name", "X-Forwarded-Prefix", "X-Forwarded-Path"),
             *("X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "REQUEST_URI", "RAW_URI"),
         ],
-        [INTERNAL, f"{INTERNAL}/jobs", f"{WORKERS[0]}{INTERNAL}"],
+        [start + INTERNAL for start in ("", f"/{NAME}", f"/{BELOW}", *WORKERS)],
     ),
     *product(["REMOTE_USER", "Remote-User", "X-Remote-User", "X-Forwarded-User"], ["admin"]),
     *product(["X-Forwarded-For", "X_Forwarded_For", "X-Real-IP", "REMOTE_ADDR"], ["127.0.0.1"]),
@@ -144,9 +144,11 @@ def closed(admin: Admin) -> Iterator[Machine]:
 
 def test_no_header_leads_around_the_login(closed: Machine) -> None:
     lines = [(), *((f"{name}: {value}",) for name, value in DISGUISES)]
-    lines.append((f"SCRIPT_NAME: {INTERNAL}", f"PATH_INFO: {INTERNAL}/jobs"))
-    ways = [(host, prefix + PAGE) for host, prefix in WAYS]
-    ways += [(HOST, place + PAGE) for place in WORKERS]
+    lines.append((f"SCRIPT_NAME: {INTERNAL}", f"PATH_INFO: {PAGE}"))
+    """A server that splits the path where a header says so needs one that begins with it."""
+    pages = (PAGE, INTERNAL + PAGE)
+    ways = [(host, prefix + page) for host, prefix in WAYS for page in pages]
+    ways += [(HOST, place + page) for place in WORKERS for page in pages]
     assert (
         shown(closed, (request(path, host, *each) for host, path in ways for each in lines)) == []
     )
@@ -249,7 +251,7 @@ def test_the_servers_themselves_show_no_more_past_apache(
     starts = [prefix + start for start in OPEN] + [f"/.lava/{name}{start}" for start in OPEN]
     paths += detours(starts, [prefix + PAGE, "/etc/secrets.yaml"])
     sent = [request(path, f"lava-{name}") for path in paths]
-    pages = [prefix + PAGE, f"/.lava/{name}{PAGE}"]
+    pages = [start + PAGE for start in (prefix, prefix + INTERNAL, f"/.lava/{name}{INTERNAL}")]
     sent += [
         request(page, f"lava-{name}", f"{header}: {value}")
         for page in pages
