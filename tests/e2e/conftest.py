@@ -27,6 +27,8 @@ ORDER = (
     "tls",
     "protocols",
     "browser",
+    "attacks",
+    "remote_worker",
     "jobs",
     "bad_input",
     "full_disk",

@@ -41,6 +41,12 @@ class Jobs:
     def show(self, number: str) -> dict:
         return yaml.safe_load(self.machine.run(f"{self._lavacli} show --yaml {number}").stdout)
 
+    def guest_lines(self, number: str) -> list[str]:
+        """What the guest of a job has said so far."""
+        said = self.machine.run(f"{self._lavacli} logs --raw --no-follow {number}").stdout
+        events = yaml.safe_load(said) or []
+        return [str(event["msg"]).strip() for event in events if event["lvl"] == "target"]
+
     def cancel(self, number: str) -> None:
         self.machine.run(f"{self._lavacli} cancel {number}")
 
