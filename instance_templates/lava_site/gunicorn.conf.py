@@ -19,6 +19,7 @@ proc_name = f"{_etc.parent.name} {_service}"
 accesslog = None
 errorlog = "-"
 control_socket_disable = True  # gunicorn 25 and later: a file in $HOME
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}  # the one that our web server sets
 forwarder_headers = ""  # else a client's SCRIPT_NAME header walks around REQUIRE_LOGIN
 
 

@@ -6,6 +6,7 @@ written, tested by Apache itself, then loaded without ending a connection; or pu
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ def faults(
     """
     own = _all(instance)
     there = _enabled_texts(system) | dict(planned or {})
-    return [
+    return _usurped(instance, route, there) + [
         fault
         for path, text in there.items()
         if path not in own and text is not None
@@ -212,6 +213,30 @@ def _clashes(path: Path, text: str, route: Route) -> list[str]:
         if taken:
             place = min(taken, key=len)
             found.append(f"Apache already serves {place}, by {path}: {own} would clash with it")
+    return found
+
+
+def _usurped(instance: Instance, route: Route, there: Mapping[Path, str | None]) -> list[str]:
+    """The site that Apache would no longer show under all other names, as ours is read before it.
+
+    The first virtual host of a port is its default, and sites are read in the order of their names.
+    """
+    site = _of_kind(instance, VHOST)
+    wanted = texts(instance, route)[site] or ""
+    found = []
+    for port in (80, 443):
+        host = re.compile(rf"(?im)^\s*<VirtualHost\s[^>]*:{port}\b")
+        sites = sorted(
+            path.name
+            for path, text in there.items()
+            if path.parent == site.parent and text and host.search(text)
+        )
+        others = [name for name in sites if not name.startswith("lava-")]
+        if host.search(wanted) and others and others[0] > site.name:
+            found.append(
+                f"{site.name} would be read before {others[0]}, and take its place as the site of "
+                f"all other names on port {port}: rename that, to 000-{others[0]} for instance"
+            )
     return found
 
 

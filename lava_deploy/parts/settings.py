@@ -133,6 +133,8 @@ def _own(instance: Instance, configuration: Configuration, database: Database) -
         "MEDIA_ROOT": f"{instance.media}/",
         "DEVICES_PATH": str(instance.etc / "devices"),
         "HEALTH_CHECKS_PATH": str(instance.etc / "health-checks"),
+        # releases before 2026 take workers from anywhere near
+        "WORKER_AUTO_REGISTER": False,
         "EVENT_NOTIFICATION": True,
         "INTERNAL_EVENT_SOCKET": f"ipc://{instance.internal_events}",
         "EVENT_SOCKET": f"ipc://{instance.events}",

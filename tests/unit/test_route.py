@@ -97,6 +97,34 @@ def test_a_location_that_sends_its_host_name_on_needs_that_as_well():
     assert len(route.faults(Enabled(), DEMO, sent_on)) == 1
 
 
+class Only(Enabled):
+    """A machine with one site."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def names(self, directory: Path) -> list[str]:
+        return [self.name] if directory.name == "sites-enabled" else []
+
+    def read(self, path: Path) -> str:
+        return "<VirtualHost 10.0.0.1:80 *:80>\n"
+
+
+@pytest.mark.parametrize(
+    ("site", "wanted", "usurps"),
+    [
+        ("mine.conf", Route(VHOST, "demo.example.org"), True),
+        ("000-default.conf", Route(VHOST, "demo.example.org"), False),
+        ("lava-other.conf", Route(VHOST, "demo.example.org"), False),
+        ("mine.conf", Route(LOCATION, "lab.example.org", "/demo"), False),
+        ("mine.conf", Route(LOCATION, "lab.example.org", "/demo", certificate="own"), False),
+        ("mine.conf", Route(LOCATION, "lab.example.org", "/demo", redirect=True), True),
+    ],
+)
+def test_no_instance_becomes_the_default_site(site: str, wanted: Route, usurps: bool) -> None:
+    assert bool(route.faults(Only(site), DEMO, wanted)) == usurps
+
+
 def test_what_others_are_about_to_get_counts_already():
     wanted = Route(LOCATION, "lab.example.org", "/other")
     other = Host().instance("other")
