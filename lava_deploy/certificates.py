@@ -116,13 +116,13 @@ def read(pem: str) -> Certificate:
 def covers(certificate: Certificate, hostname: str) -> bool:
     """Whether a certificate is one for a host name, or an IP address.
 
-    A wildcard stands for one label, the left-most (RFC 6125, 6.4.3). As for browsers, the subject
-    does not count.
+    A wildcard stands for one label, the left-most (RFC 6125, 6.4.3), of at least three, as OpenSSL
+    has it. As for browsers, the subject does not count.
     """
     wanted = _comparable(hostname)
     _, _, parent = wanted.partition(".")
     names = {_comparable(name) for name in certificate.names}
-    return wanted in names or (bool(parent) and not _is_address(wanted) and f"*.{parent}" in names)
+    return wanted in names or ("." in parent and not _is_address(wanted) and f"*.{parent}" in names)
 
 
 def faults(certificate: str, key: Secret, hostname: str, now: datetime) -> list[str]:

@@ -69,6 +69,7 @@ SMUGGLED = (
     *((LENGTH, "X: y", " Transfer-Encoding: chunked"), (LENGTH, "Expect: 100-continue")),
     *((LENGTH, "Connection: Content-Length"), (CHUNKED, "Connection: Transfer-Encoding")),
 )
+SENT_ON = re.compile(rb"(?s)HTTP/1.1 308 .*?\r\nLocation: http://%b(/[^\r]*)\r\n" % HOST.encode())
 ASK_SOCKET = """
 import json, socket, sys
 def ask(request):
@@ -97,6 +98,16 @@ def ask(machine: Machine, sent: bytes) -> bytes:
         return client.makefile("rb").read()
 
 
+def ask_through(machine: Machine, sent: bytes) -> bytes:
+    """What comes back in the end: the prefix of a vhost sends on to the page without it."""
+    reply = ask(machine, sent)
+    while moved := SENT_ON.match(reply):
+        line, rest = sent.split(b"\r\n", 1)
+        sent = b" ".join([line.partition(b" ")[0], moved[1], b"HTTP/1.1\r\n" + rest])
+        reply = ask(machine, sent)
+    return reply
+
+
 def ask_socket(machine: Machine, name: str, path: str, sent: list[bytes]) -> list[bytes]:
     """All that comes back from a server of an instance itself, past Apache."""
     line = ["python3", "-c", ASK_SOCKET, f"/srv/lava/instances/{name}/run/{path}"]
@@ -113,7 +124,7 @@ def is_refused(reply: bytes) -> bool:
 
 def shown(machine: Machine, sent: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     """The requests that were not refused, and what was answered."""
-    answered = [(each, ask(machine, each)) for each in sent]
+    answered = [(each, ask_through(machine, each)) for each in sent]
     return [(each, reply) for each, reply in answered if not is_refused(reply)]
 
 

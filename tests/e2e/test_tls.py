@@ -243,17 +243,20 @@ def test_a_toggle_keeps_https(admin: Admin, trusting: Secure, located: Admin) ->
 
 
 def test_an_admins_own_certificate_is_served(admin: Admin, own: Pair) -> None:
-    pair = certificates.issue(own, "*.localhost", [], NOW)
+    pair = certificates.issue(own, HOST, ["*.example.org"], NOW)
     cert = put(admin.machine, "own.pem", pair.certificate)
     key = put(admin.machine, "own.key", pair.key.reveal())
     said = admin("tls", "set", NAME, "--cert", cert, "--key", key)
     assert "PRIVATE KEY" not in said.stdout + said.stderr
     secure = Secure(admin.machine, own.certificate)
-    assert secure.certificate(HOST).names == ("*.localhost",)
+    assert secure.certificate(HOST).names == (HOST, "*.example.org")
     [shown] = admin.json("route", "show", NAME)["routes"]
     assert shown["certificate"]["issued_by"] == "CN=another authority"
-    refused = admin("toggle", NAME, "vhost", "--hostname", "lab.example.org", status=4)
-    assert "does not name lab.example.org; it names *.localhost" in refused.stderr
+    refused = admin("toggle", NAME, "vhost", "--hostname", "lab.example.com", status=4)
+    assert f"does not name lab.example.com; it names {HOST}, *.example.org" in refused.stderr
+    admin("toggle", NAME, "vhost", "--hostname", "lab.example.org")
+    assert secure.get("lab.example.org", "/").status == 200
+    admin("toggle", NAME, "vhost", "--hostname", HOST)
 
 
 def test_all_is_as_before_once_it_is_off(admin: Admin, located: Admin, before: dict) -> None:
@@ -271,6 +274,6 @@ def test_all_is_as_before_once_it_is_off(admin: Admin, located: Admin, before: d
     changed = difference(before, at_rest(machine))
     changed = {path: what for path, what in changed.items() if f"/{LOCATION}" not in path}
     assert {path for path in changed if f"lava-{LOCATION}" not in path} <= {
-        f"/srv/lava/instances/{NAME}/instance.yaml",
+        *(f"/srv/lava/instances/{NAME}/{name}" for name in ("instance.yaml", "etc/installed.json")),
         *("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"),
     }
