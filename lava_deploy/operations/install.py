@@ -86,8 +86,8 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
-    if configuration.route.secure:
-        found += ports.faults(doors.system, ports.HTTPS)
+    for port in (ports.HTTP, ports.HTTPS)[: 1 + configuration.route.secure]:
+        found += ports.faults(doors.system, port)
     if configuration.route.certificate == OWN:
         found.append("route.certificate: own: install it without, then `lava-deploy tls set`")
     found += doors.keeper.faults(configuration.limits)

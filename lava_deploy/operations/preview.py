@@ -35,6 +35,7 @@ def faults(
     planned = together.routes if together else {}
     known = Database(**facts.read(system, instance)["database"])
     found = route.faults(system, instance, configuration.route, planned)
+    found += ports.faults(system, ports.HTTP)
     found += _certificate_faults(doors, instance, request, now)
     found += doors.keeper.faults(configuration.limits)
     if database.located(system, configuration.database) != known:

@@ -202,9 +202,10 @@ def _clashes(path: Path, text: str, route: Route) -> list[str]:
     """What a file of Apache's serves of a route."""
     lines = [line.split() for line in text.splitlines()]
     found = []
-    if route.hostname in _said(lines, "servername", "serveralias") and (
-        route.kind == VHOST or route.redirect
-    ):
+    # locations share a host name, as they share all others, but not with a site that is not ours
+    foreign = route.secure and ":443>" in text and not path.name.startswith("lava-")
+    named = route.kind == VHOST or route.redirect or foreign
+    if named and route.hostname in _said(lines, "servername", "serveralias"):
         found.append(f"Apache already serves the host name {route.hostname}, by {path}")
     if route.kind == LOCATION or route.redirect:
         served = {place.strip('"<>').rstrip("/") + "/" for place in _said(lines, *PLACES)} - {"/"}

@@ -90,6 +90,16 @@ def test_a_location_needs_a_prefix_and_a_vhost_none() -> None:
     assert config.examine({"route": {"kind": "vhost", "hostname": "a.example.org"}})[1] == []
 
 
+def test_a_host_name_with_a_certificate_of_another_site_is_refused() -> None:
+    class Tls(Only):
+        def read(self, path: Path) -> str:
+            return "<VirtualHost *:443>\nServerName lab.example.org\n"
+
+    wanted = Route(LOCATION, "lab.example.org", "/demo", certificate="self-signed")
+    assert len(route.faults(Tls("000-lab.conf"), DEMO, wanted)) == 1
+    assert route.faults(Tls("lava-other.conf"), DEMO, wanted) == []
+
+
 def test_a_location_that_sends_its_host_name_on_needs_that_as_well():
     sent_on = Route(LOCATION, "lab.example.org", "/demo", redirect=True)
     assert len(route.faults(Enabled(), DEMO, sent_on)) == 1
