@@ -66,8 +66,12 @@ def _about(item: pytest.Item) -> str:
 
 def _is_lived(item: pytest.Item) -> bool:
     """Whether a test is part of the life of its kind of machine."""
-    kind = KINDS.get(item.callspec.params["machine"])
-    return kind is None or kind.life == LONG or _about(item) in SHORT_LIFE
+    kind, about = KINDS.get(item.callspec.params["machine"]), _about(item)
+    if kind is None:
+        return True
+    if any(about in each.for_all for each in KINDS.values()):
+        return about in kind.for_all
+    return kind.life == LONG or about in SHORT_LIFE
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from tests.hosts.manifest import Entry, Reader
 ROOT = Path(__file__).resolve().parents[2]
 CLONE = "/root/lava-deploy"
 HERE = "here"
-# A long life has every test. A short one is that of two instances side by side, on the kinds of
-# machine that have each half in common with one of a long life.
+# A long life has every test but those that one kind of machine has for all. A short one is that of
+# two instances side by side, on the kinds of machine that have each half in common with a long one.
 LONG, SHORT = "long", "short"
 SHORT_LIFE = ("quickstart", "side_by_side", "removed")
 # Which LAVA comes beside the newest: Debian's oldest or newest other one, or the tip of upstream.
@@ -34,14 +34,15 @@ class Kind:
     life: str
     beside: str
     set_up_first: bool  # else quickstart finds a bare machine
+    for_all: tuple[str, ...]  # tests that are about no kind of machine
 
 
 # How the tests name their hosts.
 KINDS = {
-    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, set_up_first=False),
-    "trixie-plain": Kind("trixie", PLAIN, LONG, NEXT, set_up_first=True),
-    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, set_up_first=False),
-    "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, set_up_first=True),
+    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ("remote_worker",)),
+    "trixie-plain": Kind("trixie", PLAIN, LONG, NEXT, True, ()),
+    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, ("attacks", "browser")),
+    "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, True, ("protocols",)),
 }
 # What changes on a machine though nothing of an instance is left: logs, caches, what the tests and
 # the tool itself need, the copies that useradd keeps, and data of servers, which are asked instead.

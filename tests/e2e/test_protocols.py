@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from tests.e2e.machines import CLONE, HERE, Admin, Machine
+from tests.e2e.machines import CLONE, Admin, Machine
 from tests.e2e.test_jobs import lasting
 from tests.e2e.ways import (
     LOCATION,
@@ -35,8 +35,6 @@ from tests.hosts.waiting import until
 pytestmark = pytest.mark.e2e
 MAIL_PORT, MAILS = 2525, "/tmp/mails"
 EVENT_PORTS = {VHOST.name: 5500, LOCATION.name: 5501}
-# https once more, on the kind of machine on which no browser walks
-SECURED_ON = ("bookworm-systemd", HERE)
 RECIPIENT = "someone@example.com"
 LIMIT = 60
 SECOND = Way("location", "two", "http", "localhost/two")
@@ -176,12 +174,10 @@ def way(request: pytest.FixtureRequest, prepared: Admin, smoke: str) -> Iterator
     way = request.param
     if way not in SECURED:
         yield way
-    elif prepared.machine.name in SECURED_ON:
+    else:
         prepared("tls", "set", way.name, "--self-signed")
         yield way
         prepared("tls", "off", way.name)
-    else:
-        pytest.skip("https is on one kind of machine only")
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ from tests.hosts.manifest import difference
 from tests.hosts.waiting import until
 
 pytestmark = pytest.mark.e2e
-# A minute of a life, and nothing of it depends on the suite or the init: one kind of machine.
-KIND = "bookworm-systemd"
 WORKER = DEVICE = TAG = "elsewhere"
 HOST = f"{NAME}.localhost"
 INSTANCE = f"/srv/lava/instances/{NAME}"
@@ -85,10 +83,10 @@ def _copy(source: Machine, target: Machine, path: str) -> None:
 @pytest.fixture(scope="module")
 def remote(machine: Machine, admin: Admin, bed: Bed | None) -> Iterator[Remote | None]:
     """A machine with the server's release, registered with a device of its own."""
-    if bed is None or machine.name != KIND:
+    if bed is None:
         yield None
         return
-    suite = KINDS[KIND].suite
+    suite = KINDS[machine.name].suite
     layer = Images().layer(suite, PLAIN, "worker", PACKAGES)
     [host] = bed.up([HostSpec(f"worker-{suite}", suite, PLAIN, layer=layer)])
     _copy(machine, host, _release(machine))
