@@ -33,9 +33,17 @@ def bare_host(suite: str = "bookworm", init: str = "plain") -> Iterator[Admin]:
         yield Admin(host)
 
 
-def inside(admin: Admin, *words: str, input: str = "", python: str = "python3") -> Any:
-    """What inside.py measures in the host."""
-    return json.loads(admin.machine.run([python, INSIDE, *words], input=input).stdout)
+def inside(
+    admin: Admin,
+    *words: str,
+    input: str = "",
+    python: str = "python3",
+    script: str = INSIDE,
+    timeout: float = 600,
+) -> Any:
+    """What inside.py, or another script, measures in the host."""
+    ended = admin.machine.run([python, script, *words], input=input, timeout=timeout)
+    return json.loads(ended.stdout)
 
 
 def shown(what: str, runs: Sequence[float], unit: str = "s") -> float:
