@@ -38,6 +38,7 @@ DEVICE_TYPES_PATHS = [
 
 INSTALLED_APPS = [*INSTALLED_APPS, "lava_site.LavaSite"]
 globals().update(update(globals()))
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH  # LAVA makes it the mount point
 
 if _logs_are_ours:
     # Standard error reaches the journal, or the supervisor's rotated files.

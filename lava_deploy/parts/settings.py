@@ -140,6 +140,8 @@ def _own(instance: Instance, configuration: Configuration, database: Database) -
         "EVENT_SOCKET": f"ipc://{instance.events}",
         "SESSION_COOKIE_NAME": f"sessionid_{instance.name}",
         "CSRF_COOKIE_NAME": f"csrftoken_{instance.name}",
+        # names keep instances apart; with paths, a toggle would log everybody out
+        "CSRF_COOKIE_PATH": "/",
     }
 
 
@@ -157,7 +159,6 @@ def _routing(instance: Instance, configuration: Configuration) -> dict[str, Any]
         "LAVA_SITE_PREFIX": route.prefix,
         "STATIC_URL": f"{route.mount}/static/",
         "LOGIN_REDIRECT_URL": f"{route.mount}/",
-        "CSRF_COOKIE_PATH": f"{route.mount}/",
         "SESSION_COOKIE_SECURE": route.secure,
         "CSRF_COOKIE_SECURE": route.secure,
         "HTTPS_XML_RPC": route.secure,
