@@ -138,7 +138,8 @@ def _tell(
         url = inspect.in_force(context.doors, context.host.instance(name)).route.url
         outcome = "toggled" if name in toggled else "as it was"
         if name in failures:
-            outcome = f"failed ({failures[name].exit_status}): {failures[name]}"
+            reason = " ".join(str(failures[name]).split())
+            outcome = f"failed ({failures[name].exit_status}): {reason}"
         context.report.line(f"{name}  {url}  {outcome}")
     if failures:
         raise PartlyDone(

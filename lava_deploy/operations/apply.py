@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lava_deploy.operations import Doors
     from lava_deploy.system import System
 
-OPERATION, TOGGLE, TLS = OPERATIONS = "apply", "toggle", "tls"
+OPERATION, TOGGLE, TLS = "apply", "toggle", "tls"
 # The step at which Apache reads the routes that were written, once for all instances of a command.
 LOADING = "load the route"
 # Whom a change concerns: all processes; the web server's and the scheduler, as the settings of
@@ -52,7 +52,8 @@ ALL, ROUTED, NOBODY, STOPPED = "all", "routed", "nobody", "stopped"
 class Request:
     """What is to be carried out: what instance.yaml says, or is to say.
 
-    `changes` are those that a command makes in it, as `config.rewrite` takes them; `text` has them.
+    `changes` are those that a command makes in it, as `config.rewrite` takes them; `text` has them,
+    and `operation` is the command's name in the journal.
     `certificate` and `key` are the paths of files to be taken; `renew` asks for a new certificate
     of the host's own authority.
     """
@@ -229,6 +230,9 @@ class _Change:
         pair = tls.absent(self.instance)
         ours = {path: text for path, text in self.former().items() if path in pair}
         tls.change(self.system, self.instance, ours)
+        if self.shows_new_certificate():
+            with alone(self.doors, OPERATION):
+                route.reload(self.system)
 
     def forget_certificate(self) -> None:
         tls.change(self.system, self.instance, tls.absent(self.instance))
