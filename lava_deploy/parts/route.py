@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 APACHE = Path("/etc/apache2")
 TLS = "SSLEngine on"
-# Directives that give a path to something.
-PLACES = ("alias", "proxypass", "scriptalias", "<location")
+# Directives that give a path to something, and the path in them, if need be in an expression.
+PLACES = (
+    *("alias", "aliasmatch", "proxypass", "proxypassmatch", "redirect", "redirectmatch"),
+    *("scriptalias", "scriptaliasmatch", "<location", "<locationmatch"),
+)
+PLACE = re.compile(r"""["^]*(/[\w./-]*)""")
 
 
 def texts(instance: Instance, route: Route) -> dict[Path, str | None]:
@@ -208,7 +212,8 @@ def _clashes(path: Path, text: str, route: Route) -> list[str]:
     if named and route.hostname in _said(lines, "servername", "serveralias"):
         found.append(f"Apache already serves the host name {route.hostname}, by {path}")
     if route.kind == LOCATION or route.redirect:
-        served = {place.strip('"<>').rstrip("/") + "/" for place in _said(lines, *PLACES)} - {"/"}
+        places = filter(None, map(PLACE.match, _said(lines, *PLACES)))
+        served = {place[1].rstrip("/") + "/" for place in places} - {"/"}
         own = f"{route.prefix}/"
         taken = [place for place in served if place.startswith(own) or own.startswith(place)]
         if taken:
@@ -224,7 +229,9 @@ def _usurped(instance: Instance, route: Route, there: Mapping[Path, str | None])
     """
     site = _of_kind(instance, VHOST)
     wanted = texts(instance, route)[site] or ""
-    found = []
+    found: list[str] = []
+    if site in there:  # it is read already
+        return found
     for port in (80, 443):
         host = re.compile(rf"(?im)^\s*<VirtualHost\s[^>]*:{port}\b")
         sites = sorted(

@@ -24,6 +24,7 @@ FILES = {
     "conf-enabled/javascript.conf": 'Alias "/javascript" /usr/share/javascript',
     "conf-enabled/wiki.conf": "<Location /wiki/pages>\nRequire all granted\n</Location>",
     "conf-enabled/lava-other.conf": "ProxyPass /other/ http://127.0.0.1:8001/other/ retry=0",
+    "conf-enabled/moved.conf": "RedirectMatch 308 ^/moved(/.+)$ https://elsewhere.example.org$1",
 }
 
 
@@ -49,6 +50,7 @@ class Enabled:
         (Route(LOCATION, "lab.example.org", "/other/two"), "lava-other.conf"),
         (Route(LOCATION, "lab.example.org", "/others"), ""),
         (Route(LOCATION, "lab.example.org", "/wiki"), "wiki.conf"),
+        (Route(LOCATION, "lab.example.org", "/moved"), "moved.conf"),
     ],
 )
 def test_a_name_or_path_that_apache_serves_already_is_refused(wanted: Route, by: str) -> None:
@@ -133,6 +135,10 @@ class Only(Enabled):
 )
 def test_no_instance_becomes_the_default_site(site: str, wanted: Route, usurps: bool) -> None:
     assert bool(route.faults(Only(site), DEMO, wanted)) == usurps
+
+
+def test_one_that_is_the_default_site_already_is_left_alone() -> None:
+    assert route.faults(Only("lava-demo.conf"), DEMO, Route(VHOST, "demo.example.org")) == []
 
 
 def test_what_others_are_about_to_get_counts_already():
