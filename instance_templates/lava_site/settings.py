@@ -38,12 +38,7 @@ DEVICE_TYPES_PATHS = [
 
 INSTALLED_APPS = [*INSTALLED_APPS, "lava_site.LavaSite"]
 globals().update(update(globals()))
-<<<<<<< HEAD
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH  # LAVA makes it the mount point
-=======
-# Cookies have the instance's name. With a path they would be lost by a toggle, or come twice.
-SESSION_COOKIE_PATH = CSRF_COOKIE_PATH
->>>>>>> cd254c7 (Have an instance's cookies at the top of its names: a toggle refused logins, and ended sessions)
 
 if _logs_are_ours:
     # Standard error reaches the journal, or the supervisor's rotated files.

@@ -140,11 +140,7 @@ def _own(instance: Instance, configuration: Configuration, database: Database) -
         "EVENT_SOCKET": f"ipc://{instance.events}",
         "SESSION_COOKIE_NAME": f"sessionid_{instance.name}",
         "CSRF_COOKIE_NAME": f"csrftoken_{instance.name}",
-<<<<<<< HEAD
         # names keep instances apart; with paths, a toggle would log everybody out
-=======
-        # whatever the route: after a toggle a browser would send two, and Django take the former
->>>>>>> cd254c7 (Have an instance's cookies at the top of its names: a toggle refused logins, and ended sessions)
         "CSRF_COOKIE_PATH": "/",
     }
 
