@@ -200,6 +200,10 @@ class System:
         """Whether there is anything at a path, a link to nowhere included."""
         return os.path.lexists(path)
 
+    def is_newer(self, path: Path, than: Path) -> bool:
+        """Whether a file, or a process in /proc, is younger than a file; or that is not there."""
+        return not than.exists() or path.stat().st_mtime > than.stat().st_mtime
+
     def is_directory(self, path: Path) -> bool:
         return path.is_dir()
 

@@ -12,8 +12,8 @@ from lava_deploy.configuration import OWN, SELF_SIGNED, name_faults
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import STAMP, WEB, Revision
 from lava_deploy.operations import alone, close_route, open_route, wait_for_pages
-from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
+    apache,
     console,
     database,
     device,
@@ -32,6 +32,7 @@ from lava_deploy.parts import (
     user,
     worker,
 )
+from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
     found += route.faults(doors.system, instance, configuration.route)
+    found += apache.faults(doors.system)
     for port in (ports.HTTP, ports.HTTPS)[: 1 + configuration.route.secure]:
         found += ports.faults(doors.system, port)
     if configuration.route.certificate == OWN:

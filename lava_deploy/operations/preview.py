@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lava_deploy.configuration import OWN, Database
 from lava_deploy.model import Secret
 from lava_deploy.operations import issues_certificate, texts_of
-from lava_deploy.parts import database, facts, ports, route, services, tls
+from lava_deploy.parts import apache, database, facts, ports, route, services, tls
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,7 +35,7 @@ def faults(
     planned = together.routes if together else {}
     known = Database(**facts.read(system, instance)["database"])
     found = route.faults(system, instance, configuration.route, planned)
-    found += ports.faults(system, ports.HTTP)
+    found += ports.faults(system, ports.HTTP) + apache.faults(system)
     found += _certificate_faults(doors, instance, request, now)
     found += doors.keeper.faults(configuration.limits)
     if database.located(system, configuration.database) != known:

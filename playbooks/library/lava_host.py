@@ -196,8 +196,13 @@ class Host:
             self.control(name, "start")
             self.changes.append(f"started {name}")
         elif name in self.record["untold"]:
-            self.control(name, "reload" if name == "apache2" else "restart")
+            gently = name == "apache2" and not (self.systemd and self.is_unused())
+            self.control(name, "reload" if gently else "restart")
             self.changes.append(f"told {name} of the changes")
+
+    def is_unused(self):
+        """Whether Apache serves nothing but Debian's own page; some limits need a real restart."""
+        return set(os.listdir(f"{APACHE}/sites-enabled")) <= {"000-default.conf"}
 
     def control(self, name, verb):
         """Start, stop, reload or restart a service with what this host has for it."""

@@ -1,6 +1,8 @@
 """An instance below a path of the machine, beside others that have host names of their own."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -126,6 +128,22 @@ def test_all_are_toggled_at_once_but_one_that_apache_does_not_take(located: Admi
         assert answer(machine, f"/{name}/").status == 200
     located("toggle", NEIGHBOUR, "vhost")
     assert difference(before, files_at_rest(machine, NAME)) == {}
+
+
+def test_websockets_that_stay_open_over_many_reloads_leave_apache_room(located: Admin) -> None:
+    """Each keeps a process of Apache's; with 16 of them it answers nobody unless it is told to."""
+    lines = [
+        *(f"GET /{NAME}/ws/ HTTP/1.1", "Host: localhost", "Connection: Upgrade"),
+        *("Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {'x' * 22}=="),
+    ]
+    with ExitStack() as held:
+        for _ in range(20):
+            client = socket.create_connection((located.machine.address, 80), timeout=30)
+            held.enter_context(client)
+            client.sendall("\r\n".join([*lines, "", ""]).encode())
+            assert client.recv(12) == b"HTTP/1.1 101"
+            located.machine.run(["apache2ctl", "graceful"])
+        assert answer(located.machine, f"/{NAME}/v1/healthz/").status == 200
 
 
 def test_a_toggle_that_is_impossible_changes_nothing(located: Admin) -> None:

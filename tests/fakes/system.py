@@ -50,6 +50,9 @@ class FakeSystem:
     def exists(self, path: Path) -> bool:
         return str(path) in self.world.nodes
 
+    def is_newer(self, path: Path, than: Path) -> bool:
+        return False
+
     def is_directory(self, path: Path) -> bool:
         return str(path) in self.world.nodes and self.world.nodes[str(path)].kind == DIRECTORY
 
