@@ -159,8 +159,9 @@ def test_a_toggle_renews_the_processes_it_concerns_and_no_others(name, tmp_path)
     assert touched == {f"lava-deploy-{name}@demo.service" for name in ("web-a", "scheduler")}
 
 
-def test_a_stopped_instance_stays_stopped(tmp_path):
-    stage = Stage(tmp_path, with_demo(tmp_path, "systemd"))
+@pytest.mark.parametrize("keeper", ["systemd", "supervisor"])
+def test_a_stopped_instance_stays_stopped(tmp_path, keeper):
+    stage = Stage(tmp_path, with_demo(tmp_path, keeper))
     stage.context.doors.keeper.stop_all(stage.demo)
     stage.world.touched.clear()
     stage.carry_out(of_toggle(stage))
