@@ -85,7 +85,7 @@ def test_it_becomes_a_vhost_and_a_location_again_as_it_was_and_a_job_goes_on(
     """Its worker and its job know the permanent location of workers only."""
     machine = located.machine
     jobs = Jobs(located, NAME, f"localhost/{NAME}")
-    number = jobs.submit(lasting(jobs.smoke_definition(), 30))
+    number = jobs.submit(lasting(jobs.smoke_definition(), 20))
     jobs.wait(number, "Running")
     before = files_at_rest(machine, NAME)
     located("toggle", NAME, "vhost")
