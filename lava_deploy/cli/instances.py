@@ -161,7 +161,7 @@ def plan_change(
     """The plan to have in force what is requested."""
     from lava_deploy.operations import apply as operation
 
-    decisions = operation.decide(context.doors, instance, request, context.now)
+    decisions = operation.decide(context.doors, instance, request, context.now, together)
     return operation.plan(context.doors, instance, request, decisions, together)
 
 

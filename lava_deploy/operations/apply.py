@@ -98,11 +98,19 @@ def plan(
     return Plan(request.operation, instance.name, change.steps(), change.afterwards(), decisions)
 
 
-def decide(doors: Doors, instance: Instance, request: Request, now: datetime) -> dict[str, Any]:
+def decide(
+    doors: Doors,
+    instance: Instance,
+    request: Request,
+    now: datetime,
+    together: Together | None = None,
+) -> dict[str, Any]:
     """What a plan is rebuilt from: changes of instance.yaml, order of steps, whom it concerns.
 
     The route of a location shows what the code behind it was told to be; that of a host name shows
     the former code's pages as well. So a location is opened after the code, and closed before it.
+    The former address sends people on until all is done, then it is closed, which takes Apache a
+    second reload: several instances together have but one.
     """
     configuration = request.configuration
     wanted = texts_of(
@@ -110,6 +118,8 @@ def decide(doors: Doors, instance: Instance, request: Request, now: datetime) ->
     )
     changed = {path for path, text in wanted.items() if _differs(doors.system, path, text)}
     known = facts.read(doors.system, instance)
+    former_route = Route(**known["route"])
+    leaves = former_route.kind != configuration.route.kind and not configuration.route.redirect
     same = known["services"] == _names(doors.system, instance, configuration)
     concerned = _concerned(instance, configuration, changed) if same else ALL
     running = services.named(instance, known["services"])
@@ -118,7 +128,8 @@ def decide(doors: Doors, instance: Instance, request: Request, now: datetime) ->
         "changes": dict(request.changes),
         "route_last": configuration.route.kind == LOCATION,
         "concerns": concerned if any(state.running for state in states) else STOPPED,
-        "was_secure": Route(**known["route"]).secure,
+        "closes": known["route"] if leaves and not together else None,
+        "was_secure": former_route.secure,
         "secure": configuration.route.secure,
         "certificate": request.certificate,
         "key": request.key,
@@ -166,6 +177,7 @@ class _Change:
             *(secured if self.decisions["secure"] else ()),
             *(served + routed if self.decisions["route_last"] else routed + served),
             Step("see that the pages answer", self.wait),
+            *((Step("close the former address", self.close),) if self.decisions["closes"] else ()),
         )
 
     def afterwards(self) -> tuple[Step, ...]:
@@ -239,15 +251,24 @@ class _Change:
         self.end_tls()
 
     def write_route(self) -> None:
+        closes = self.decisions["closes"]
+        former_route = Route(**closes) if closes else None
+        texts = route.texts(self.instance, self.configuration.route, former_route)
         if self.changed() & {*self.routes}:
             with alone(self.doors, OPERATION):
-                route.write(self.system, self.routes)
-        facts.remember_texts(self.system, self.instance, self.routes)
+                route.write(self.system, texts)
+        facts.remember_texts(self.system, self.instance, texts)
 
     def load_route(self) -> None:
         if self.changed() & {*self.routes} or self.shows_new_certificate():
             with alone(self.doors, OPERATION):
                 route.reload(self.system)
+
+    def close(self) -> None:
+        with alone(self.doors, OPERATION):
+            route.write(self.system, self.routes)
+            route.reload(self.system)
+        facts.remember_texts(self.system, self.instance, self.routes)
 
     def put_back_route(self) -> None:
         # without texts, an earlier undo has put them back, and only Apache may not know it yet

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
+Host = tuple[int, str, bool]
+
 APACHE = Path("/etc/apache2")
 TLS = "SSLEngine on"
 # Directives that give a path to something, and the path in them, if need be in an expression.
@@ -34,14 +36,18 @@ PLACES = (
 PLACE = re.compile(r"""["^]*(/[\w./-]*)""")
 
 
-def texts(instance: Instance, route: Route) -> dict[Path, str | None]:
-    """The files of a route, as they should be; None for those that it does not have."""
+def texts(instance: Instance, route: Route, former: Route | None = None) -> dict[Path, str | None]:
+    """The files of a route, as they should be; None for those that it does not have.
+
+    With a `former` route of the other kind, as while they are toggled, its address sends people on.
+    """
     site, conf = (_of_kind(instance, kind) for kind in ROUTES)
-    ports = [*([80] if route.redirect else []), *([443] if route.secure else [])]
+    sent_on = former or (route if route.redirect else None)
     at_location = route.kind == LOCATION
+    hosts = _hosts(route, sent_on)
     templates_of = {
-        site: ("apache-other-vhost" if ports else "") if at_location else "apache-vhost",
-        conf: "apache-location" if at_location else "apache-other-location" * route.redirect,
+        site: ("apache-other-vhost" if hosts else "") if at_location else "apache-vhost",
+        conf: "apache-location" if at_location else "apache-other-location" if sent_on else "",
         _workers(instance): "apache-workers",
     }
     return {
@@ -49,13 +55,23 @@ def texts(instance: Instance, route: Route) -> dict[Path, str | None]:
             f"{name}.conf.j2",
             instance=instance,
             route=route,
-            ports=ports,
+            hosts=hosts,
+            sent_on=sent_on or route,
             local=path.with_suffix(".local.conf"),
         )
         if name
         else None
         for path, name in templates_of.items()
     }
+
+
+def _hosts(route: Route, sent_on: Route | None) -> list[Host]:
+    """The virtual hosts that a location needs: port, name, whether the name sends people on."""
+    ports = (80, 443) if route.secure else (80,)
+    hosts = [(port, sent_on.hostname, True) for port in ports] if sent_on else []
+    if route.secure and (443, route.hostname, True) not in hosts:
+        hosts.append((443, route.hostname, False))
+    return hosts
 
 
 def faults(

@@ -64,6 +64,13 @@ def rendered() -> dict[str, str]:
     limits = Limits(memory="4G", cpu_weight=200, tasks=1000)
     for path, text in systemd.slice_texts(INSTANCE, limits).items():
         texts[f"systemd/{path.relative_to(systemd.UNITS)}"] = text
+    for name, chosen, former in (
+        ("vhost-toggled", CONFIGURATION.route, ROUTE),
+        ("location-toggled", ROUTE, CONFIGURATION.route),
+    ):
+        for path, text in route.texts(INSTANCE, chosen, former).items():
+            if text is not None and "workers" not in path.name:
+                texts[f"apache/{name}/{path.relative_to(route.APACHE)}"] = text
     for name, chosen in ROUTES.items():
         for path, text in route.texts(INSTANCE, chosen).items():
             if text is not None:
