@@ -177,7 +177,6 @@ class _Change:
             *(secured if self.decisions["secure"] else ()),
             *(served + routed if self.decisions["route_last"] else routed + served),
             Step("see that the pages answer", self.wait),
-            *((Step("close the former address", self.close),) if self.decisions["closes"] else ()),
         )
 
     def afterwards(self) -> tuple[Step, ...]:
@@ -186,6 +185,7 @@ class _Change:
             *((unsecured,) if self.decisions["was_secure"] > self.decisions["secure"] else ()),
             Step("name the host in the links of mails", self.name_host),
             Step("remember what runs", self.remember),
+            *((Step("close the former address", self.close),) if self.decisions["closes"] else ()),
             Step("forget the former files", lambda: former.remove(self.system, self.instance)),
         )
 
