@@ -71,6 +71,8 @@ def _is_lived(item: pytest.Item) -> bool:
         return True
     if any(about in each.for_all for each in KINDS.values()):
         return about in kind.for_all
+    if about == "side_by_side":
+        return bool(kind.beside)
     return kind.life == LONG or about in SHORT_LIFE
 
 

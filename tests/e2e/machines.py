@@ -17,12 +17,15 @@ from tests.hosts.manifest import Entry, Reader
 ROOT = Path(__file__).resolve().parents[2]
 CLONE = "/root/lava-deploy"
 HERE = "here"
-# A long life has every test but those that one kind of machine has for all. A short one is that of
-# two instances side by side, on the kinds of machine that have each half in common with a long one.
+# A long life has every test but those that one kind of machine has for all, as they take long or
+# are about no kind of machine. A short one is that of two instances side by side, on the kinds of
+# machine that have each half in common with a long one.
 LONG, SHORT = "long", "short"
 SHORT_LIFE = ("quickstart", "side_by_side", "removed")
 # Which LAVA comes beside the newest: Debian's oldest or newest other one, or the tip of upstream.
 OLDEST, NEXT, TIP = "oldest", "next", "tip"
+# What strangers, browsers and workers elsewhere do.
+WORLD = ("attacks", "browser", "remote_worker")
 
 
 @dataclass(frozen=True)
@@ -32,17 +35,17 @@ class Kind:
     suite: str
     init: str
     life: str
-    beside: str
+    beside: str  # which LAVA comes beside the newest, '' for none
     set_up_first: bool  # else quickstart finds a bare machine
-    for_all: tuple[str, ...]  # tests that are about no kind of machine
+    for_all: tuple[str, ...]  # tests that it has for the others, too
 
 
 # How the tests name their hosts.
 KINDS = {
-    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ("remote_worker",)),
-    "trixie-plain": Kind("trixie", PLAIN, LONG, NEXT, True, ()),
-    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, ("attacks", "browser")),
-    "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, True, ("protocols",)),
+    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ("tls",)),
+    "trixie-plain": Kind("trixie", PLAIN, LONG, "", True, ()),
+    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, WORLD),
+    "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, True, ("full_disk", "protocols")),
 }
 # What changes on a machine though nothing of an instance is left: logs, caches, what the tests and
 # the tool itself need, the copies that useradd keeps, and data of servers, which are asked instead.

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.e2e
 NAME = "changed"
 PLACE = f"/srv/lava/instances/{NAME}"
 STEPS = range(1, 10)
+# Steps that leave nothing on the disk: Apache's reload, and the look at a page.
+FLEETING = (4, 6)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def shows_lava(machine: Machine, hostname: str) -> bool:
 
 @pytest.fixture(scope="module")
 def changing(machine: Machine) -> Iterator[Changing]:
-    admin, first = Admin(machine), Change(len(STEPS) + 2)
+    admin, first = Admin(machine), Change(len(STEPS) + 3)
     admin("install", NAME, "-n", "--yes")
     try:
         before = files_at_rest(machine, NAME)
@@ -77,10 +79,14 @@ def no_wreck(admin: Admin) -> Iterator[None]:
     admin.machine.run(admin.line("resume", NAME), check=False)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_killed_change_is_resumed_or_abandoned(changing: Changing, step: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "step"), enumerate((step for step in STEPS if step not in FLEETING), start=1)
+)
+def test_a_killed_change_is_resumed_or_abandoned(
+    changing: Changing, number: int, step: int
+) -> None:
     """On one kind of machine the even steps are abandoned, on the next the odd ones."""
-    admin, former, change = changing.admin, changing.last, Change(step)
+    admin, former, change = changing.admin, changing.last, Change(number)
     machine = admin.machine
     before = files_at_rest(machine, NAME)
     change.write(machine)
