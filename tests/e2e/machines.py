@@ -42,8 +42,8 @@ class Kind:
 
 # How the tests name their hosts.
 KINDS = {
-    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ("tls",)),
-    "trixie-plain": Kind("trixie", PLAIN, LONG, "", True, ()),
+    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ()),
+    "trixie-plain": Kind("trixie", PLAIN, LONG, "", True, ("tls",)),
     "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, WORLD),
     "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, True, ("full_disk", "protocols")),
 }
