@@ -80,7 +80,8 @@ def no_wreck(admin: Admin) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "step"), enumerate((step for step in STEPS if step not in FLEETING), start=1)
+    ("number", "step"),
+    list(enumerate((step for step in STEPS if step not in FLEETING), start=1)),
 )
 def test_a_killed_change_is_resumed_or_abandoned(
     changing: Changing, number: int, step: int
