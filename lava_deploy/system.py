@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -210,6 +210,10 @@ class System:
     def read(self, path: Path) -> str:
         """The text of a file. Raises FileNotFoundError."""
         return path.read_text(encoding="utf-8")
+
+    def texts(self, paths: Iterable[Path]) -> dict[Path, str | None]:
+        """The texts of files, None for those that are not there."""
+        return {path: self.read(path) if self.exists(path) else None for path in paths}
 
     def names(self, directory: Path) -> list[str]:
         """What is in a directory, in order; nothing if there is no such directory."""

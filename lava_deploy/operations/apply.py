@@ -276,7 +276,7 @@ class _Change:
         with alone(self.doors, OPERATION):
             route.write(self.system, texts)
             route.reload(self.system)
-        facts.remember_texts(self.system, self.instance, texts)
+        facts.remember_texts(self.system, self.instance, self.system.texts(self.routes))
 
     def run(self) -> None:
         wanted = services.of(self.system, self.instance, self.configuration)

@@ -24,9 +24,7 @@ def make(system: System, instance: Instance, paths: Iterable[Path]) -> None:
     """Keep the texts of files; those that do not exist are kept as such. A second time: nothing."""
     if exists(system, instance):
         return
-    texts = {
-        str(path): system.read(path) if system.exists(path) else None for path in sorted(paths)
-    }
+    texts = {str(path): text for path, text in system.texts(sorted(paths)).items()}
     system.write(_kept(instance), json.dumps(texts), mode=0o600)
 
 
@@ -41,9 +39,7 @@ def read(system: System, instance: Instance) -> dict[Path, str | None]:
 def are_back(system: System, instance: Instance) -> bool:
     """Whether all files have their former texts again, and those that were not there are gone."""
     texts = read(system, instance)
-    return all(
-        text == (system.read(path) if system.exists(path) else None) for path, text in texts.items()
-    )
+    return texts == system.texts(texts)
 
 
 def remove(system: System, instance: Instance) -> None:

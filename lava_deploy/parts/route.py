@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
     from lava_deploy.web import Web
 
-Host = tuple[int, str, bool]
+# Port, name, and whether who comes by it is sent on.
+VirtualHost = tuple[int, str, bool]
 
 APACHE = Path("/etc/apache2")
 TLS = "SSLEngine on"
@@ -65,8 +66,8 @@ def texts(instance: Instance, route: Route, former: Route | None = None) -> dict
     }
 
 
-def _hosts(route: Route, sent_on: Route | None) -> list[Host]:
-    """The virtual hosts that a location needs: port, name, whether the name sends people on."""
+def _hosts(route: Route, sent_on: Route | None) -> list[VirtualHost]:
+    """The virtual hosts that a location needs."""
     ports = (80, 443) if route.secure else (80,)
     hosts = [(port, sent_on.hostname, True) for port in ports] if sent_on else []
     if route.secure and (443, route.hostname, True) not in hosts:
@@ -125,7 +126,7 @@ def write(system: System, wanted: Mapping[Path, str | None]) -> None:
 
     They are in force at the next `reload`. Raises CommandFailed as `make` does.
     """
-    before = {path: system.read(path) if system.exists(path) else None for path in wanted}
+    before = system.texts(wanted)
     for path, text in wanted.items():
         _give(system, path, text)
     try:

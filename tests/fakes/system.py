@@ -1,6 +1,6 @@
 """The door to the machine in memory, with the methods of lava_deploy.system.System."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +58,9 @@ class FakeSystem:
 
     def read(self, path: Path) -> str:
         return self.world.text(path)
+
+    def texts(self, paths: Iterable[Path]) -> dict[Path, str | None]:
+        return {path: self.read(path) if self.exists(path) else None for path in paths}
 
     def names(self, directory: Path) -> list[str]:
         return self.world.names(directory)
