@@ -265,6 +265,9 @@ def complete_names(
 
 named = click.argument("name", shell_complete=complete_names)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Also replace files that were edited by hand."
+)
 dry_run = click.option("--dry-run", is_flag=True, help="Only show the plan.")
 yes = click.option("--yes", "-y", is_flag=True, help="Agree beforehand to what would be asked.")
 no_questions = click.option(

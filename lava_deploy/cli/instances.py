@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lava_deploy import config
 from lava_deploy.cli import installing
-from lava_deploy.cli.context import Context, as_json, common, dry_run, named, no_questions, yes
+from lava_deploy.cli.context import (
+    Context,
+    as_json,
+    common,
+    dry_run,
+    named,
+    no_questions,
+    overwrite,
+    yes,
+)
 from lava_deploy.cli.host import HOST, refuse
 from lava_deploy.configuration import name_faults
 from lava_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lava_deploy.configuration import Configuration
     from lava_deploy.journal import Journal
@@ -104,7 +113,7 @@ def install(
 
 @click.command()
 @named
-@click.option("--overwrite", is_flag=True, help="Also replace files that were edited by hand.")
+@overwrite
 @dry_run
 @common
 def apply(context: Context, name: str, overwrite: bool, dry_run: bool) -> None:
@@ -266,14 +275,23 @@ def _rebuild(
         return installing.plan(context, order, config.build(order.values, "the order"))
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, in_force(context, instance))
-    changes, text = decisions["changes"], ""
+    changes = decisions["changes"]
     if changes and read is read_configuration:
-        text = config.rewrite(configuration_text(context, instance), changes)
-        configuration = config.read(text, str(instance.configuration))
+        request = rewritten(context, instance, changes, journal.operation)
     else:
         configuration = read(context, instance)
-    request = apply.Request(configuration, changes, text, journal.operation)
+        request = apply.Request(configuration, changes, operation=journal.operation)
     return apply.plan(doors, instance, request, decisions)
+
+
+def rewritten(
+    context: Context, instance: Instance, changes: Mapping[str, Any], operation: str
+) -> Request:
+    """What a command wants that changes instance.yaml. Raises ConfigurationError."""
+    from lava_deploy.operations.apply import Request
+
+    text = config.rewrite(configuration_text(context, instance), changes)
+    return Request(config.read(text, str(instance.configuration)), changes, text, operation)
 
 
 def configuration_text(context: Context, instance: Instance) -> str:

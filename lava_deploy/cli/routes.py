@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lava_deploy import config
-from lava_deploy.cli.context import Context, as_json, common, complete_names, dry_run, named
+from lava_deploy.cli.context import (
+    Context,
+    as_json,
+    common,
+    complete_names,
+    dry_run,
+    named,
+    overwrite,
+)
 from lava_deploy.cli.installing import LOCAL
 from lava_deploy.cli.instances import (
     carry_out_change,
-    configuration_text,
     difference,
     plan_change,
+    read_configuration,
+    rewritten,
 )
 from lava_deploy.cli.running import until
 from lava_deploy.configuration import LOCATION, NONE, OWN, ROUTES, SELF_SIGNED, VHOST
@@ -30,9 +38,6 @@ if TYPE_CHECKING:
 
 HTTP_OK = 200
 kind = click.argument("kind", type=click.Choice(ROUTES))
-overwrite = click.option(
-    "--overwrite", is_flag=True, help="Also replace files that were edited by hand."
-)
 
 
 @click.command()
@@ -151,12 +156,10 @@ def _tell(
 
 def _toggled(context: Context, instance: Instance, kind: str, wanted: dict[str, Any]) -> Request:
     """What instance.yaml is to say of a route of that kind. Raises ConfigurationError."""
-    from lava_deploy.operations.apply import TOGGLE, Request
+    from lava_deploy.operations.apply import TOGGLE
 
-    text, place = configuration_text(context, instance), str(instance.configuration)
-    changes = _changes(instance, config.read(text, place).route, kind, wanted)
-    text = config.rewrite(text, changes)
-    return Request(config.read(text, place), changes, text, TOGGLE)
+    now = read_configuration(context, instance).route
+    return rewritten(context, instance, _changes(instance, now, kind, wanted), TOGGLE)
 
 
 def _changes(instance: Instance, now: Route, kind: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -242,12 +245,10 @@ def tls_off(context: Context, name: str, overwrite: bool, dry_run: bool) -> None
 
 def _secured(context: Context, instance: Instance, wanted: dict[str, Any], **more: Any) -> Request:
     """What instance.yaml is to say of HTTPS. Raises ConfigurationError."""
-    from lava_deploy.operations.apply import TLS, Request
+    from lava_deploy.operations.apply import TLS
 
     changes = {key: value for key, value in wanted.items() if value is not None}
-    text = config.rewrite(configuration_text(context, instance), changes)
-    configuration = config.read(text, str(instance.configuration))
-    return Request(configuration, changes, text, TLS, **more)
+    return replace(rewritten(context, instance, changes, TLS), **more)
 
 
 @click.group()

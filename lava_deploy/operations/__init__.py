@@ -11,7 +11,7 @@ from lava_deploy.errors import Unreachable
 from lava_deploy.model import SYSTEMD, WEB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
@@ -84,6 +84,22 @@ def texts_of(
         **settings.texts(instance, configuration, server),
         **route.texts(instance, configuration.route),
     }
+
+
+def serving_faults(
+    doors: Doors,
+    instance: Instance,
+    route: Route,
+    planned: Mapping[Path, str | None] | None = None,
+) -> list[str]:
+    """What stands in the way of Apache's serving an instance; `planned` as for `route.faults`."""
+    from lava_deploy.parts import apache, ports
+    from lava_deploy.parts import route as routes
+
+    found = routes.faults(doors.system, instance, route, planned) + apache.faults(doors.system)
+    for port in (ports.HTTP, ports.HTTPS) if route.secure else (ports.HTTP,):
+        found += ports.faults(doors.system, port)
+    return found
 
 
 def issues_certificate(doors: Doors, instance: Instance, request: Request, now: datetime) -> bool:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.configuration import LOCATION, Route
-from lava_deploy.model import SCHEDULER, Secret
+from lava_deploy.model import SCHEDULER
 from lava_deploy.operations import (
     SECONDS_TO_ANSWER,
     alone,
@@ -31,7 +31,7 @@ from lava_deploy.parts import (
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from lava_deploy.certificates import Pair
@@ -116,7 +116,7 @@ def decide(
     wanted = texts_of(
         instance, configuration, database.located(doors.system, configuration.database)
     )
-    changed = {path for path, text in wanted.items() if _differs(doors.system, path, text)}
+    changed = _changed(wanted, doors.system.texts(wanted))
     known = facts.read(doors.system, instance)
     former_route = Route(**known["route"])
     leaves = former_route.kind != configuration.route.kind and not configuration.route.redirect
@@ -158,6 +158,7 @@ class _Change:
         self.before = facts.read(self.system, instance)["services"]
         self.after = _names(self.system, instance, configuration)
         self.routes = route.texts(instance, configuration.route)
+        self.wanted = texts_of(instance, configuration, self.server)
 
     def steps(self) -> tuple[Step, ...]:
         own = (Step("change instance.yaml", self.rewrite, self.put_back_file),)
@@ -191,28 +192,22 @@ class _Change:
 
     def keep(self) -> None:
         own = [self.instance.configuration] if self.request.changes else []
-        wanted = texts_of(self.instance, self.configuration, self.server)
         pair = tls.absent(self.instance) if self.decisions["secure"] else {}
-        former.make(self.system, self.instance, [*own, *wanted, *pair])
+        former.make(self.system, self.instance, [*own, *self.wanted, *pair])
 
     def rewrite(self) -> None:
         configuration_file.change(self.system, self.instance, self.request.text)
 
     def put_back_file(self) -> None:
-        if (text := self.former().get(self.instance.configuration)) is not None:
+        path = self.instance.configuration
+        if (text := self.former([path]).get(path)) is not None:
             configuration_file.change(self.system, self.instance, text)
 
     def write_settings(self) -> None:
         settings.make(self.system, self.instance, self.configuration, self.server)
 
     def put_back_settings(self) -> None:
-        places = (self.instance.settings, self.instance.site)
-        files = {self.instance.etc / "gunicorn.yaml"}
-        ours = {
-            path: text
-            for path, text in self.former().items()
-            if path in files or any(map(path.is_relative_to, places))
-        }
+        ours = self.former(path for path in self.wanted if path not in self.routes)
         settings.change(self.system, self.instance, ours)
 
     def begin_tls(self) -> None:
@@ -239,9 +234,7 @@ class _Change:
             return tls.issue(self.system, host, hostname, now)
 
     def put_back_certificate(self) -> None:
-        pair = tls.absent(self.instance)
-        ours = {path: text for path, text in self.former().items() if path in pair}
-        tls.change(self.system, self.instance, ours)
+        tls.change(self.system, self.instance, self.former(tls.absent(self.instance)))
         if self.shows_new_certificate():
             with alone(self.doors, OPERATION):
                 route.reload(self.system)
@@ -272,7 +265,7 @@ class _Change:
 
     def put_back_route(self) -> None:
         # without texts, an earlier undo has put them back, and only Apache may not know it yet
-        texts = {path: text for path, text in self.former().items() if path in self.routes}
+        texts = self.former(self.routes)
         with alone(self.doors, OPERATION):
             route.write(self.system, texts)
             route.reload(self.system)
@@ -311,8 +304,7 @@ class _Change:
         limits = facts.limits(self.system, self.instance)
         self.doors.keeper.install(self.instance, running, limits)
         self.renew(running, self.concerned)
-        texts = self.former()
-        enabled = [path for path, text in texts.items() if path in self.routes and text is not None]
+        enabled = [path for path, text in self.former(self.routes).items() if text is not None]
         if former.are_back(self.system, self.instance) and route.are_enabled(self.system, enabled):
             former.remove(self.system, self.instance)
 
@@ -333,13 +325,14 @@ class _Change:
             limits=asdict(self.configuration.limits),
         )
 
-    def former(self) -> dict[Path, str | None]:
-        return former.read(self.system, self.instance)
+    def former(self, paths: Iterable[Path]) -> dict[Path, str | None]:
+        """The former texts of those of these files that were kept."""
+        kept = former.read(self.system, self.instance)
+        return {path: kept[path] for path in paths if path in kept}
 
     def changed(self) -> set[Path]:
         """The files that this change gives another text."""
-        new, old = texts_of(self.instance, self.configuration, self.server), self.former()
-        return {path for path, text in new.items() if old.get(path) != text}
+        return _changed(self.wanted, self.former(self.wanted))
 
     def concerns(self) -> str:
         """Whom the change concerns by what instance.yaml says now, which may be edited since."""
@@ -361,9 +354,9 @@ def _concerned(instance: Instance, configuration: Configuration, changed: set[Pa
     return ROUTED if changed else NOBODY
 
 
-def _differs(system: System, path: Path, wanted: str | None) -> bool:
-    there = system.read(path) if system.exists(path) else None
-    return there != (wanted.reveal() if isinstance(wanted, Secret) else wanted)
+def _changed(wanted: Mapping[Path, str | None], there: Mapping[Path, str | None]) -> set[Path]:
+    """The files that get another text than they have."""
+    return {path for path, text in wanted.items() if there.get(path) != text}
 
 
 def _names(system: System, instance: Instance, configuration: Configuration) -> list[str]:

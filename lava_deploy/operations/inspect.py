@@ -17,7 +17,7 @@ from lava_deploy.configuration import (
 )
 from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, STAMP
 from lava_deploy.parts import configuration as configuration_file
-from lava_deploy.parts import facts, release, route, services, tls, tokens
+from lava_deploy.parts import facts, release, route, services, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,6 +134,8 @@ def certificate(doors: Doors, instance: Instance, configuration: Configuration) 
     """What there is to know of the certificate that is shown; nothing without HTTPS."""
     if not configuration.route.secure:
         return {}
+    from lava_deploy.parts import tls  # which takes longer to load than the rest of `list`'s parts
+
     shown = tls.certificate(doors.system, instance)
     if shown is None:
         return {}

@@ -11,9 +11,15 @@ from lava_deploy import sources
 from lava_deploy.configuration import OWN, SELF_SIGNED, name_faults
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import STAMP, WEB, Revision
-from lava_deploy.operations import alone, close_route, open_route, wait_for_pages
+from lava_deploy.operations import (
+    alone,
+    close_route,
+    open_route,
+    serving_faults,
+    wait_for_pages,
+)
+from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.parts import (
-    apache,
     console,
     database,
     device,
@@ -21,7 +27,6 @@ from lava_deploy.parts import (
     folders,
     guest,
     job,
-    ports,
     release,
     route,
     schema,
@@ -32,7 +37,6 @@ from lava_deploy.parts import (
     user,
     worker,
 )
-from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.steps import Plan, Step
 
 if TYPE_CHECKING:
@@ -86,10 +90,7 @@ def faults(doors: Doors, name: str, configuration: Configuration) -> list[str]:
         found.append(f"the name {name} is taken: there is a system user or group {instance.user}")
     if len(str(instance.publisher_socket)) > SOCKET_PATH_LENGTH:
         found.append(f"{instance.publisher_socket} is too long for the name of a socket")
-    found += route.faults(doors.system, instance, configuration.route)
-    found += apache.faults(doors.system)
-    for port in (ports.HTTP, ports.HTTPS)[: 1 + configuration.route.secure]:
-        found += ports.faults(doors.system, port)
+    found += serving_faults(doors, instance, configuration.route)
     if configuration.route.certificate == OWN:
         found.append("route.certificate: own: install it without, then `lava-deploy tls set`")
     found += doors.keeper.faults(configuration.limits)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lava_deploy.configuration import OWN, Database
 from lava_deploy.model import Secret
-from lava_deploy.operations import issues_certificate, texts_of
-from lava_deploy.parts import apache, database, facts, ports, route, services, tls
+from lava_deploy.operations import issues_certificate, serving_faults, texts_of
+from lava_deploy.parts import database, facts, route, services, tls
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,8 +34,7 @@ def faults(
     system, configuration = doors.system, request.configuration
     planned = together.routes if together else {}
     known = Database(**facts.read(system, instance)["database"])
-    found = route.faults(system, instance, configuration.route, planned)
-    found += ports.faults(system, ports.HTTP) + apache.faults(system)
+    found = serving_faults(doors, instance, configuration.route, planned)
     found += _certificate_faults(doors, instance, request, now)
     found += doors.keeper.faults(configuration.limits)
     if database.located(system, configuration.database) != known:
@@ -56,19 +55,16 @@ def faults(
 def _certificate_faults(
     doors: Doors, instance: Instance, request: Request, now: datetime
 ) -> list[str]:
-    """Why Apache cannot serve by HTTPS with the certificate that there is, or is to be taken."""
+    """Why an admin's certificate, that there is or is to be taken, does not do."""
     system, route = doors.system, request.configuration.route
-    if not route.secure:
+    if route.certificate != OWN:
         return []
-    found = ports.faults(system, ports.HTTPS)
-    if route.certificate == OWN:
-        files = (request.certificate, request.key)
-        if not all(files):
-            files = (str(instance.certificate), str(instance.certificate_key))
-            if not system.exists(instance.certificate):
-                return [*found, f"there is no certificate yet: lava-deploy tls set {instance.name}"]
-        found += tls.faults(system, *files, route.hostname, now)
-    return found
+    files = (request.certificate, request.key)
+    if not all(files):
+        files = (str(instance.certificate), str(instance.certificate_key))
+        if not system.exists(instance.certificate):
+            return [f"there is no certificate yet: lava-deploy tls set {instance.name}"]
+    return tls.faults(system, *files, route.hostname, now)
 
 
 def difference(doors: Doors, instance: Instance, request: Request, now: datetime) -> list[str]:

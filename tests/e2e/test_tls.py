@@ -4,7 +4,6 @@ Seen from another machine, which trusts the one file that the admin hands on.
 """
 
 import http.client
-import re
 import socket
 import ssl
 import urllib.parse
@@ -18,13 +17,13 @@ from lava_deploy import certificates
 from lava_deploy.certificates import Pair
 from tests.e2e.machines import Admin, Machine, answer, files_at_rest
 from tests.e2e.test_quickstart import NAME
+from tests.e2e.ways import AUTHORITY, FORM_TOKEN, connections_to
 from tests.hosts.manifest import difference
 from tests.hosts.waiting import until
 
 pytestmark = pytest.mark.e2e
 HOST = f"{NAME}.localhost"
 LOCATION = "sealed"
-AUTHORITY = "/srv/lava/tls/ca.pem"
 ETC = f"/srv/lava/instances/{NAME}/etc"
 PLACE = "/tmp/tls"
 NOW = datetime.now(UTC)
@@ -72,9 +71,9 @@ class Secure:
         self.context = ssl.create_default_context(cadata=trusted)
 
     def connect(self, host: str) -> http.client.HTTPSConnection:
-        connection = http.client.HTTPSConnection(host, timeout=60, context=self.context)
-        plain = socket.create_connection((self.machine.address, 443), timeout=60)
-        connection.sock = self.context.wrap_socket(plain, server_hostname=host)
+        opened = connections_to(self.machine.address, http.client.HTTPSConnection)
+        connection = opened(host, timeout=60, context=self.context)
+        connection.connect()
         return connection
 
     def get(self, host: str, path: str, **headers: str) -> http.client.HTTPResponse:
@@ -175,7 +174,7 @@ def test_a_login_is_kept_in_cookies_that_never_leave_https(
     page = connection.getresponse()
     text, cookie = page.read().decode(), page.headers["Set-Cookie"]
     assert "; Secure" in cookie
-    [token] = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', text)[:1]
+    token = FORM_TOKEN.findall(text)[0]
     form = {"csrfmiddlewaretoken": token, "username": "admin", "password": password}
     headers = {
         "Content-Type": "application/x-www-form-urlencoded",

@@ -106,7 +106,7 @@ class _Http(urllib.request.HTTPHandler):
         self._address = address
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_always(self._address, http.client.HTTPConnection), request)
+        return self.do_open(connections_to(self._address, http.client.HTTPConnection), request)
 
 
 class _Https(urllib.request.HTTPSHandler):
@@ -120,11 +120,11 @@ class _Https(urllib.request.HTTPSHandler):
         self._address, self._trust = address, trust
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        opened = _always(self._address, http.client.HTTPSConnection)
+        opened = connections_to(self._address, http.client.HTTPSConnection)
         return self.do_open(opened, request, context=self._trust)
 
 
-def _always(address: str, kind: Any) -> Callable[..., http.client.HTTPConnection]:
+def connections_to(address: str, kind: Any) -> Callable[..., http.client.HTTPConnection]:
     """Connections to one address, whatever the name in a URL."""
 
     def connection(host: str, **options: Any) -> http.client.HTTPConnection:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from lava_deploy import config, steps
@@ -106,18 +107,18 @@ def of_secure_install(stage: Stage) -> Plan:
     return of_install(stage, certificate="self-signed")
 
 
-def of_apply(stage: Stage) -> Plan:
-    request = apply.Request(instances.read_configuration(stage.context, stage.demo))
+def of_request(stage: Stage, request: apply.Request) -> Plan:
     decisions = apply.decide(stage.context.doors, stage.demo, request, NOW)
     return apply.plan(stage.context.doors, stage.demo, request, decisions)
+
+
+def of_apply(stage: Stage) -> Plan:
+    return of_request(stage, apply.Request(instances.read_configuration(stage.context, stage.demo)))
 
 
 def of_toggle(stage: Stage, kind: str = "location") -> Plan:
     changes = {"route.kind": kind, "route.prefix": "/demo"}
-    text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
-    request = apply.Request(config.read(text), changes, text, apply.TOGGLE)
-    decisions = apply.decide(stage.context.doors, stage.demo, request, NOW)
-    return apply.plan(stage.context.doors, stage.demo, request, decisions)
+    return of_request(stage, instances.rewritten(stage.context, stage.demo, changes, apply.TOGGLE))
 
 
 def of_toggle_back(stage: Stage) -> Plan:
@@ -126,10 +127,7 @@ def of_toggle_back(stage: Stage) -> Plan:
 
 def of_tls(stage: Stage, certificate: str = "self-signed") -> Plan:
     changes = {"route.certificate": certificate}
-    text = config.rewrite(instances.configuration_text(stage.context, stage.demo), changes)
-    request = apply.Request(config.read(text), changes, text, apply.TLS)
-    decisions = apply.decide(stage.context.doors, stage.demo, request, NOW)
-    return apply.plan(stage.context.doors, stage.demo, request, decisions)
+    return of_request(stage, instances.rewritten(stage.context, stage.demo, changes, apply.TLS))
 
 
 def of_tls_off(stage: Stage) -> Plan:
@@ -164,11 +162,15 @@ def blank(root: Path, keeper: str) -> World:
     return world
 
 
-def ready(root: Path, keeper: str) -> World:
-    world = blank(root, keeper)
+def after(world: World, root: Path, plan: Callable[[Stage], Plan]) -> World:
+    """A machine on which a plan was carried out."""
     stage = Stage(root, world)
-    stage.carry_out(of_setup(stage))
+    stage.carry_out(plan(stage))
     return world
+
+
+def ready(root: Path, keeper: str) -> World:
+    return after(blank(root, keeper), root, of_setup)
 
 
 def bare(root: Path, keeper: str) -> World:
@@ -202,24 +204,15 @@ def bare(root: Path, keeper: str) -> World:
 
 
 def with_other(root: Path, keeper: str) -> World:
-    world = bare(root, keeper)
-    stage = Stage(root, world)
-    stage.carry_out(of_install(stage, "other"))
-    return world
+    return after(bare(root, keeper), root, partial(of_install, name="other"))
 
 
 def with_demo(root: Path, keeper: str) -> World:
-    world = with_other(root, keeper)
-    stage = Stage(root, world)
-    stage.carry_out(of_install(stage))
-    return world
+    return after(with_other(root, keeper), root, of_install)
 
 
 def with_demo_alone(root: Path, keeper: str) -> World:
-    world = bare(root, keeper)
-    stage = Stage(root, world)
-    stage.carry_out(of_install(stage))
-    return world
+    return after(bare(root, keeper), root, of_install)
 
 
 def with_changes(root: Path, keeper: str) -> World:
@@ -239,24 +232,15 @@ def with_new_limits(root: Path, keeper: str) -> World:
 
 
 def with_limits(root: Path, keeper: str) -> World:
-    world = with_new_limits(root, keeper)
-    stage = Stage(root, world)
-    stage.carry_out(of_apply(stage))
-    return world
+    return after(with_new_limits(root, keeper), root, of_apply)
 
 
 def with_location(root: Path, keeper: str) -> World:
-    world = with_demo(root, keeper)
-    stage = Stage(root, world)
-    stage.carry_out(of_toggle(stage))
-    return world
+    return after(with_demo(root, keeper), root, of_toggle)
 
 
 def with_tls(root: Path, keeper: str) -> World:
-    world = bare(root, keeper)
-    stage = Stage(root, world)
-    stage.carry_out(of_secure_install(stage))
-    return world
+    return after(bare(root, keeper), root, of_secure_install)
 
 
 # What looks after services, the machine before, and what is done to it.
