@@ -14,9 +14,9 @@ PACKAGE = ROOT / "lava_deploy"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILE_LENGTH = 400
 
-DOORS = {"system", "postgres", "playbook", "web"}
+DOORS = {"system", "postgres", "playbook", "web", "packs"}
 # The types that cross all borders.
-TYPES = {"model", "configuration", "errors"}
+TYPES = {"model", "configuration", "snapshot", "errors"}
 MAY_IMPORT = {
     "cli": {
         *("cli", "config", "operations", "report", "steps", "journal", "locks", "certificates"),
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "sources": {"sources", "uv", "model", "errors"},
     "steps": {"journal", *TYPES},
     "model": set(),
+    "snapshot": set(),
     "errors": set(),
 }
 ANY_OTHER_MAY_IMPORT = TYPES
@@ -44,6 +45,10 @@ ONLY_IN = {
     "xmlrpc": "web",
     "requests": "web",
     "click": "cli",
+    "zstandard": "packs",
+    "tarfile": "packs",
+    "multiprocessing": "packs",
+    "concurrent.futures.process": "packs",
 }
 SOURCE_ENDINGS = {".py", ".yml", ".yaml", ".j2", ".sh", ".rst", ".cfg", ".toml", ".conf", ""}
 NOT_OURS = {"LICENSE", "build", "dist"}
