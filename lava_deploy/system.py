@@ -5,7 +5,6 @@ import fcntl
 import grp
 import os
 import pwd
-import select
 import shutil
 import signal
 import subprocess
@@ -14,15 +13,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from lava_deploy import processes
 from lava_deploy.errors import NO_SUCH_COMMAND, CommandFailed
 
 # What commands get: nothing of the admin's shell but the way to the network.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # sh(1): the status of a command that a signal ended is this and the signal's number.
 SIGNALLED = 128
-PIPE_SIZE = 65536
 PASSED_ON = frozenset(
     [
         "http_proxy",
@@ -82,7 +80,7 @@ class System:
         words = [str(word) for word in command]
         try:
             ended = subprocess.run(
-                _as_user(words, user),
+                processes.as_user(words, user),
                 input=stdin,
                 capture_output=True,
                 text=True,
@@ -110,7 +108,7 @@ class System:
         """Run a command and hand over each line of its output as it comes; return its status."""
         words = [str(word) for word in command]
         with subprocess.Popen(
-            _as_user(words, user),
+            processes.as_user(words, user),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -148,7 +146,7 @@ class System:
         ) as running:
             assert running.stdout is not None
             try:
-                yield from _lines(running.stdout.fileno(), patience)
+                yield from processes.lines(running.stdout.fileno(), patience)
             except BaseException:
                 running.terminate()
                 raise
@@ -170,10 +168,10 @@ class System:
         words = [str(word) for word in command]
         more = {"TERM": os.environ["TERM"]} if "TERM" in os.environ else {}
         # what is handled here the command inherits as its default, not so what is ignored
-        before = signal.signal(signal.SIGINT, _leave_to_command)
+        before = signal.signal(signal.SIGINT, processes.leave_to_command)
         try:
             status = subprocess.run(
-                _as_user(words, user),
+                processes.as_user(words, user),
                 env={**self._environment, **more, **(environment or {})},
                 cwd="/",
             ).returncode
@@ -229,6 +227,17 @@ class System:
         except (FileNotFoundError, OSError):
             return ""
 
+    def statuses(self, tree: Path) -> dict[str, os.stat_result]:
+        """What lstat(2) says of all that is below a directory, by the path relative to it."""
+        found = {}
+        with os.scandir(tree) as entries:
+            for entry in entries:
+                found[entry.name] = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    below = self.statuses(Path(entry.path))
+                    found |= {f"{entry.name}/{name}": status for name, status in below.items()}
+        return found
+
     def size(self, path: Path) -> int:
         """Bytes that a file or a tree takes on disk."""
         if not self.exists(path):
@@ -269,6 +278,14 @@ class System:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(beside)
             raise
+
+    def flush(self, path: Path) -> None:
+        """Return once a file, or the names in a directory, are on the disk: fsync(2)."""
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def append(self, path: Path, line: str) -> None:
         """Add a line to a log, making the file (0640) and its directory (0755) when needed."""
@@ -349,36 +366,9 @@ class System:
             shutil.rmtree(path)
 
 
-def _lines(pipe: int, patience: float | None) -> Iterator[str | None]:
-    """The lines that come out of a pipe, and None for each time of waiting in vain."""
-    rest = b""
-    while True:
-        if not select.select([pipe], [], [], patience)[0]:
-            yield None
-            continue
-        read = os.read(pipe, PIPE_SIZE)
-        *lines, rest = (rest + read).split(b"\n")
-        yield from (line.decode(errors="replace") for line in lines)
-        if not read:
-            break
-    if rest:
-        yield rest.decode(errors="replace")
-
-
-def _leave_to_command(_signal: int, _frame: FrameType | None) -> None:
-    """Do nothing: whoever is attached to the terminal deals with it."""
-
-
 def _beside(path: Path) -> str:
     """How the name of a file that is being written begins, before the number of its process."""
     return f".{path.name}.writing-"
-
-
-def _as_user(command: list[str], user: str) -> list[str]:
-    """The command line that runs a command as a user, with their groups and nothing of root's."""
-    if not user:
-        return command
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *command]
 
 
 def _uid(name: str) -> int:

@@ -16,19 +16,23 @@ FILE_LENGTH = 400
 
 DOORS = {"system", "postgres", "playbook", "web", "packs"}
 # The types that cross all borders.
-TYPES = {"model", "configuration", "snapshot", "errors"}
+TYPES = {"model", "configuration", "snapshot", "beside", "errors"}
 MAY_IMPORT = {
     "cli": {
         *("cli", "config", "operations", "report", "steps", "journal", "locks", "certificates"),
         *TYPES,
         *DOORS,
     },
-    "operations": {"parts", "sources", "steps", "locks", "playbook", "certificates", *TYPES},
+    "operations": {
+        *("parts", "sources", "steps", "locks", "playbook", "certificates", "retention"),
+        *TYPES,
+    },
     "parts": {"templates", "uv", "certificates", *TYPES},
     "sources": {"sources", "uv", "model", "errors"},
     "steps": {"journal", *TYPES},
+    "system": {"processes", *TYPES},
     "model": set(),
-    "snapshot": set(),
+    "snapshot": {"model", "errors"},
     "errors": set(),
 }
 ANY_OTHER_MAY_IMPORT = TYPES

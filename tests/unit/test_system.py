@@ -25,3 +25,19 @@ def test_what_a_killed_run_has_half_written_goes_and_what_another_is_writing_sta
     torn.touch()
     System().remove(tmp_path / "file")
     assert list(tmp_path.iterdir()) == [living]
+
+
+def test_a_tree_is_told_with_what_is_below_its_directories_and_links_are_not_followed(tmp_path):
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory/file").write_text("four")
+    (tmp_path / "link").symlink_to("directory")
+    found = System().statuses(tmp_path)
+    assert sorted(found) == ["directory", "directory/file", "link"]
+    assert found["directory/file"].st_size == 4
+    assert found["link"].st_ino == (tmp_path / "link").lstat().st_ino
+
+
+def test_files_and_directories_are_brought_to_the_disk(tmp_path):
+    (tmp_path / "file").touch()
+    System().flush(tmp_path / "file")
+    System().flush(tmp_path)
