@@ -6,10 +6,11 @@ import os
 import pwd
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy.errors import Unreachable
+from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import POSTGRES_SOCKETS as SOCKETS
 
 if TYPE_CHECKING:
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5432
 SECONDS_TO_CONNECT = 10
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A state of one database, which `id` names to pg_dump --snapshot while the session lasts."""
+
+    id: str
+    _session: connection
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What the answer to a query was at that moment."""
+        return _fetched(self._session, query, values)
 
 
 class Postgres:
@@ -62,15 +75,42 @@ class Postgres:
     def has_database(self, name: str) -> bool:
         return bool(self._one("SELECT count(*) FROM pg_database WHERE datname = %s", name))
 
+    def databases(self, prefix: str) -> list[str]:
+        """The names of all databases that begin so, in order."""
+        query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) ORDER BY datname"
+        return [name for (name,) in self.rows("postgres", query, prefix)]
+
+    def data_directory(self) -> str:
+        """Where the server keeps its data on this machine.
+
+        '' when the server is on another one, or does not tell it to this administrator.
+        """
+        query = "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+        told = [] if self.host else self.rows("postgres", query)
+        return told[0][0] if told else ""
+
     def size(self, name: str) -> int:
         """Bytes that a database takes on disk."""
         return int(self._one("SELECT pg_database_size(%s)", name))
 
     def rows(self, name: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """The answer of one database to a query."""
-        with self._connected(name) as server, server.cursor() as cursor:
-            cursor.execute(query, values)
-            return cursor.fetchall()
+        with self._connected(name) as server:
+            return _fetched(server, query, values)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[Frozen]:
+        """One state of a database, for queries and pg_dump to see until the block ends.
+
+        Whatever others write meanwhile is not in it: "Snapshot Synchronization Functions" of
+        Postgres's manual.
+        """
+        with self._connected(name) as server:
+            # a server may end sessions that wait in a transaction, as this one does by intent
+            server.cursor().execute("SET idle_in_transaction_session_timeout = 0")
+            server.cursor().execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            ((exported,),) = _fetched(server, "SELECT pg_export_snapshot()")
+            yield Frozen(exported, server)
 
     def make_role(self, role: str, password: str) -> None:
         """Make a role that may log in, or set the password of the one there is.
@@ -108,12 +148,37 @@ class Postgres:
         """Remove a database, if there is one; sessions in it are ended."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
+    def rename_database(self, name: str, to: str) -> None:
+        """Rename a database, unless that was done; sessions in it are ended, new ones kept out.
+
+        Before it returns or fails, sessions are allowed again. If the server was gone then, a
+        repetition allows them, as does a renaming back. Raises CommandFailed.
+        """
+        there, done = self.has_database(name), self.has_database(to)
+        rename = ["ALTER", "DATABASE", name, "RENAME", "TO", to]
+        if there == done:
+            raise CommandFailed(rename, 1, "both are there" if there else "neither is there")
+        try:
+            if there:
+                self._execute("ALTER DATABASE {} ALLOW_CONNECTIONS false", name)
+                self.end_sessions(name)
+                # waits up to 5 seconds for sessions that are ending
+                self._execute("ALTER DATABASE {} RENAME TO {}", name, to)
+                done = True
+        finally:
+            self._execute("ALTER DATABASE {} ALLOW_CONNECTIONS true", to if done else name)
+
+    def end_sessions(self, name: str) -> None:
+        """End the sessions in a database that this administrator may end; they go in a moment."""
+        query = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s "
+            "AND backend_type = 'client backend' AND pg_has_role(usesysid, 'USAGE')"
+        )
+        self.rows("postgres", query, name)
+
     def _one(self, query: str, *values: Any) -> Any:
         """The first field of the first row of an answer."""
-        with self._connected() as server, server.cursor() as cursor:
-            cursor.execute(query, values or None)
-            (field,) = cursor.fetchall()[0]
-            return field
+        return self.rows("postgres", query, *values)[0][0]
 
     def _execute(self, statement: str, *names: str) -> None:
         """Carry out a statement with quoted names in it, outside any transaction."""
@@ -138,7 +203,16 @@ class Postgres:
             ) from error
         with closing(server):
             server.autocommit = True
-            yield server
+            try:
+                yield server
+            except psycopg2.Error as error:
+                if server.closed:
+                    raise Unreachable(
+                        f"Postgres at {self.address}:{self.port} ended the session: "
+                        f"{str(error).strip()}",
+                        hint="It was stopped or restarted: try again when it answers.",
+                    ) from error
+                raise
 
     def _log_in(self, name: str) -> connection:
         import psycopg2
@@ -163,6 +237,12 @@ class Postgres:
                 dbname=name,
                 connect_timeout=SECONDS_TO_CONNECT,
             )
+
+
+def _fetched(server: connection, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    with server.cursor() as cursor:
+        cursor.execute(query, values or None)  # without values, a % in the query is a %
+        return cursor.fetchall()
 
 
 @contextmanager
