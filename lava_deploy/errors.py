@@ -89,6 +89,17 @@ class BadCertificate(DeployError):
     exit_status = 4
 
 
+class BrokenSnapshot(DeployError):
+    """A snapshot cannot be read or is not what it was; the message lists all that was found."""
+
+    exit_status = 4
+
+    def __init__(self, what: str, faults: Sequence[str], *, hint: str = "") -> None:
+        self.faults = tuple(faults)
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"{what} cannot be trusted:{lines}", hint=hint)
+
+
 class JobFailed(DeployError):
     """A LAVA job did not end as it should; the message has LAVA's own error type."""
 
