@@ -10,6 +10,7 @@ import json
 import sys
 
 import django
+from lava_site import restored
 
 
 def migrate():
@@ -196,6 +197,11 @@ ACTIONS = {
         healths,
         set_healths,
         worker_state,
+        restored.migrations,
+        restored.end_running_jobs,
+        restored.devices_to_maintenance,
+        restored.move_media,
+        restored.take_over_worker,
     )
 }
 

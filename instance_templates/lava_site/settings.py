@@ -2,6 +2,10 @@
 """Settings of one instance: LAVA's defaults, then etc/settings.d, then etc/secrets.yaml.
 
 LAVA's own `lava_server.settings.prod` would read /etc/lava-server, which is another LAVA's.
+
+With LAVA_SITE_DATABASE in the environment, another database of the same server and role is used, to
+be prepared before it takes the instance's place: then no mails, notifications, events or reports of
+errors leave the process, whatever the settings say.
 """
 
 import logging
@@ -23,6 +27,15 @@ LOGGING = None
 _files = sorted((LAVA_SITE_ETC / "settings.d").glob("*.yaml"))
 for _file in [*_files, LAVA_SITE_ETC / "secrets.yaml"]:
     globals().update(yaml.safe_load(_file.read_text(encoding="utf-8")) or {})
+
+_database_beside = os.environ.get("LAVA_SITE_DATABASE")
+if _database_beside:
+    DATABASES["default"]["NAME"] = _database_beside
+    EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
+    EVENT_NOTIFICATION = False
+    LOGGING, SENTRY_DSN = None, ""
+    # LAVA notifies by a task: nobody takes it from a queue in memory.
+    CELERY_TASK_ALWAYS_EAGER, CELERY_BROKER_URL = False, "memory://"
 _logs_are_ours = LOGGING is None
 
 # A name of ours, so that the password stands in no other file.

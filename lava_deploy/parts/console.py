@@ -38,20 +38,26 @@ def manage(
 
 
 def ask(
-    system: System, instance: Instance, release: Release, actions: Sequence[dict[str, Any]]
+    system: System,
+    instance: Instance,
+    release: Release,
+    actions: Sequence[dict[str, Any]],
+    database: str = "",
 ) -> list[Any]:
     """Carry out actions of lava_site/batch.py in one process, in order; the answer of each.
 
-    Secrets may stand in actions and answers: they go by pipes. Raises CommandFailed with what the
-    first failing action said; the actions before it stay done.
+    With `database`, on another one of the same server, which belongs to the instance's role; nobody
+    is told of what happens there. Secrets may stand in actions and answers: they go by pipes.
+    Raises CommandFailed with what the first failing action said; the actions before it stay done.
     """
     words = [str(release.python), "-P", "-m", "lava_site.batch"]
+    beside = {"LAVA_SITE_DATABASE": database} if database else {}
     names = ", ".join(action["action"] for action in actions)
     ended = system.run(
         words,
         stdin=json.dumps(list(actions)),
         user=instance.user,
-        environment=instance.environment(release),
+        environment={**instance.environment(release), **beside},
         check=False,
     )
     if ended.status != 0:

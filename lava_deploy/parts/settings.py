@@ -30,6 +30,7 @@ SITE = (
     "health.py",
     "prefix.py",
     "publisher.py",
+    "restored.py",
     "settings.py",
     "sockets.py",
     "wsgi.py",

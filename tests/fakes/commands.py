@@ -15,12 +15,18 @@ from tests.fakes.world import FILE, LINK, Node, World
 UNITS = "/etc/systemd/system"
 APACHE = "/etc/apache2"
 SUPERVISOR = 4711
-# The actions of lava_site/batch.py that plans use; those that change nothing.
+# The actions of lava_site/batch.py that plans use; those that change nothing; what some answer.
 ACTIONS = (
-    "api_token device device_type forget_example_worker migrate renew_unusable_passwords site "
-    "submitter superuser worker"
+    "api_token device device_type devices_to_maintenance end_running_jobs forget_example_worker "
+    "migrate move_media renew_unusable_passwords site submitter superuser take_over_worker worker"
 )
-LOOKS = ("load_pages",)
+LOOKS = ("load_pages", "migrations")
+ANSWERS = {
+    "devices_to_maintenance": [],
+    "end_running_jobs": [],
+    "migrations": {"unknown": [], "missing": [], "too_old": []},
+    "move_media": 0,
+}
 
 
 def run(
@@ -109,8 +115,7 @@ def _change(
         case [program, "-c", configuration] if Path(program).name == "supervisord":
             _start_supervisor(world, words, Path(configuration))
         case [python, "-P", "-m", "lava_site.batch"] if python in world.nodes:
-            etc = Path(environment["LAVA_SITE_ETC"])
-            return _manage(world, words, json.loads(stdin), user, etc)
+            return _manage(world, words, json.loads(stdin), user, environment)
         case ["pg_dump", "--no-owner", "--no-privileges", "--clean", "--if-exists", *place]:
             rows = _rows(world, words, place, user, environment)
             return json.dumps({key: row for key, row in rows.items() if key != "owner"})
@@ -349,14 +354,15 @@ def _manage(
     words: Sequence[str],
     actions: Sequence[dict[str, object]],
     user: str,
-    etc: Path,
+    environment: Mapping[str, str],
 ) -> str:
     """The batch of lava_site: it logs in as its settings say, and keeps each action as a row."""
+    etc = Path(environment["LAVA_SITE_ETC"])
     if f"{etc}/site/lava_site/batch.py" not in world.nodes:
         raise CommandFailed(words, 1, "No module named lava_site.batch")
     login = yaml.safe_load(world.text(etc / "settings.d/00-instance.yaml"))["DATABASES"]["default"]
     password = yaml.safe_load(world.text(etc / "secrets.yaml"))["DATABASE_PASSWORD"]
-    place = [f"--dbname={login['NAME']}"]
+    place = [f"--dbname={environment.get('LAVA_SITE_DATABASE') or login['NAME']}"]
     rows = _rows(world, words, place, login["USER"], {"PGPASSWORD": password})
     for action in actions:
         if action["action"] in LOOKS:
@@ -366,7 +372,7 @@ def _manage(
             raise CommandFailed(words, 1, "relation does not exist")
         key = "" if action["action"] in ("migrate", "site") else action.get("name", "")
         rows[f"{action['action']} {key}".strip()] = json.dumps(action, sort_keys=True)
-    return json.dumps([None] * len(actions))
+    return json.dumps([ANSWERS.get(str(action["action"])) for action in actions])
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -151,3 +152,63 @@ def _connect(client: socket.socket, path: Path) -> None:
         except OSError:
             assert time.monotonic() < limit
             time.sleep(0.02)
+
+
+def replaced(*names: str, by: str = "") -> dict[tuple[str, str], set[tuple[str, str]]]:
+    """A release's migrations of the app `lab`; the one named `by` stands for 0001 and 0002."""
+    old = {("lab", "0001_initial"), ("lab", "0002_more")}
+    return {**{("lab", name): set() for name in names}, **({("lab", by): old} if by else {})}
+
+
+@pytest.mark.parametrize(
+    ("applied", "release", "unknown", "missing", "too_old"),
+    [
+        ([], replaced("0001_initial"), [], ["0001_initial"], []),
+        (["0001_initial"], replaced("0001_initial"), [], [], []),
+        (["0001_initial", "0002_more"], replaced("0001_initial"), ["0002_more"], [], []),
+        (["0001_initial", "0002_more"], replaced(by="0001_squashed_0002"), [], [], []),
+        (
+            ["0001_initial"],
+            replaced(by="0001_squashed_0002"),
+            [],
+            ["0001_squashed_0002"],
+            ["0001_squashed_0002"],
+        ),
+        (
+            ["0001_initial", "0001_squashed_0002", "0003_newer"],
+            replaced("0001_squashed_0002"),
+            ["0003_newer"],
+            [],
+            [],
+        ),
+    ],
+)
+def test_migrations_are_known_also_by_what_replaced_them(
+    applied: list[str],
+    release: dict[tuple[str, str], set[tuple[str, str]]],
+    unknown: list[str],
+    missing: list[str],
+    too_old: list[str],
+) -> None:
+    rows = {("lab", name) for name in applied} | {("gone", "0001_initial")}
+    found = loaded("restored").compared(rows, release)
+    named = {kind: [name for _, name in keys] for kind, keys in found.items()}
+    assert named == {"unknown": unknown, "missing": missing, "too_old": too_old}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a: 1\nextra: /old/job-output/2026/01/02/3/a.yaml\n", "/new/job-output/2026/01/02/3"),
+        ("extra: '/old/job-output/job-3/a: b.yaml'\n", "'/new/job-output/job-3/a: b.yaml'"),
+        ('extra: "/\\xF6/job-output/2026/01/02/3/\\xF6"\n', '"/new/job-output/2026/01/02/3/\\xF6"'),
+        ("{a: b, extra: /old/job-output/job-3/a, c: d}", "{a: b, extra: /new/job-output/job-3/a,"),
+        ("{a: b,\n  extra: /old/job-output/job-3/a}", ",\n  extra: /new/job-output/job-3/a}"),
+        ("extra: null\nurl: /old/job-output/job-3/a\n", "url: /old/job-output/job-3/a"),
+        ("error_msg: an extra: /old/job-output/job-3/a\n", "extra: /old/job-output/job-3/a"),
+        ("extra: /old/else\n", "extra: /old/else"),
+    ],
+)
+def test_the_paths_of_media_files_are_found_in_what_lava_writes(before: str, after: str) -> None:
+    """By Python here: PostgreSQL reads these parts of a pattern alike."""
+    assert after in re.sub(loaded("restored").MEDIA_PATH, r"\1/new/job-output/", before)
