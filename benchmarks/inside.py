@@ -92,6 +92,7 @@ def build(source: str, cache: str, place: str = "") -> dict[str, float | str]:
     """Build a release in a cache of its own, as `install` does before its plan begins."""
     from lava_deploy import sources
     from lava_deploy.model import Wanted
+    from lava_deploy.packs import Packs
     from lava_deploy.parts import release
     from lava_deploy.system import System
 
@@ -99,7 +100,7 @@ def build(source: str, cache: str, place: str = "") -> dict[str, float | str]:
     revision = sources.find(system, to, Wanted("latest", source, place), _quiet)
     code = sources.fetch(system, to, revision, _quiet)
     fetched = time.monotonic()
-    built = release.build(system, to, code, _quiet)
+    built = release.build(system, Packs(), to, code, _quiet)
     ended = time.monotonic()
     lock = built.path / release.LOCK
     return {

@@ -300,6 +300,7 @@ class Code:
     `programs/` its scripts, `static/` what is served besides the collected files. `version` is what
     the code calls itself. `lock` has exact versions with hashes; without one, `requirements` are
     compiled to it. `build_packages` are Debian packages without which a dependency cannot be built.
+    `wheels` is a directory with all that the lock names, to be used instead of an index.
     """
 
     revision: Revision
@@ -309,6 +310,12 @@ class Code:
     lock: str = ""
     build_packages: tuple[str, ...] = ()
     commit: str = ""
+    wheels: Path | None = None
+
+
+# What a release can be built from again: what it is, the versions of its dependencies, and LAVA's
+# code; beside them in a snapshot, a directory with the dependencies themselves.
+DESCRIPTION, LOCK, CODE, WHEELS = "release.json", "requirements.lock", "code.tar.zst", "wheels"
 
 
 @dataclass(frozen=True)
@@ -321,13 +328,17 @@ class Built:
 
 @dataclass(frozen=True)
 class Release:
-    """A revision built for one host: LAVA's code, its virtualenv and its static files."""
+    """A revision built for one host, with Python of the version `interpreter`."""
 
     label: str
     version: str
     source: str
     locator: str
     path: Path
+    origin: str = ""
+    place: str = ""
+    commit: str = ""
+    interpreter: str = ""
 
     @property
     def python(self) -> Path:

@@ -148,7 +148,7 @@ def prepare(doors: Doors, revision: Revision, add_packages: AddPackages) -> Buil
     code = sources.fetch(system, host.cache, revision, doors.report.progress)
     if code.build_packages:
         add_packages(code.build_packages)
-    return release.build(system, host.cache, code, doors.report.progress)
+    return release.build(system, doors.packs, host.cache, code, doors.report.progress)
 
 
 def prepare_guest(doors: Doors) -> None:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 
 from lava_deploy import uv
 from lava_deploy.errors import DeployError
-from lava_deploy.model import PYTHON, Built, Release
+from lava_deploy.model import CODE, DESCRIPTION, LOCK, PYTHON, Built, Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from lava_deploy.model import Code, Instance, Revision
+    from lava_deploy.packs import Packs
     from lava_deploy.system import System
 
 # To be raised when the way a release is built changes: what is in the cache is then built anew.
-RECIPE = "2"
-DESCRIPTION, LOCK, STATIC = "release.json", "requirements.lock", "static"
+RECIPE = "3"
+STATIC = "static"
 # What uv writes into a relocatable virtualenv: to the shell a command, to Python a text.
 FIRST_LINES = """\
 #!/bin/sh
@@ -61,7 +62,9 @@ def cached(system: System, cache: Path, revision: Revision) -> Built | None:
     return Built(json.loads(system.read(folder / DESCRIPTION))["version"], folder)
 
 
-def build(system: System, cache: Path, code: Code, progress: Callable[[str], None]) -> Built:
+def build(
+    system: System, packs: Packs, cache: Path, code: Code, progress: Callable[[str], None]
+) -> Built:
     """Build a release in the cache, or take the one that another run has built meanwhile.
 
     A release is whole or not there at all. Raises CommandFailed when dependencies cannot be had or
@@ -77,6 +80,8 @@ def build(system: System, cache: Path, code: Code, progress: Callable[[str], Non
         system.make_directory(partial)
         try:
             _fill(system, cache, code, partial, progress)
+            _keep(system, packs, code, partial)
+            _close(system, code, partial)
             system.rename(partial, folder)
         except BaseException:
             system.remove_tree(partial)
@@ -131,7 +136,26 @@ def of(system: System, instance: Instance, label: str) -> Release:
     """A release of an instance as it describes itself. Raises FileNotFoundError."""
     path = instance.releases / label
     described = json.loads(system.read(path / DESCRIPTION))
-    return Release(label, described["version"], described["source"], described["locator"], path)
+    return Release(
+        label,
+        described["version"],
+        described["source"],
+        described["locator"],
+        path,
+        described["origin"],
+        described.get("place", ""),  # releases built by older versions of lava-deploy lack it
+        described["commit"],
+        described["python"],
+    )
+
+
+def sources(system: System, release: Release) -> list[Path]:
+    """The files that a release can be built from again.
+
+    Without the last, CODE, in one that an older lava-deploy has built.
+    """
+    names = (DESCRIPTION, LOCK, CODE)
+    return [release.path / name for name in names if system.exists(release.path / name)]
 
 
 def _folder(system: System, cache: Path, revision: Revision) -> Path:
@@ -162,7 +186,6 @@ def _fill(
     progress(f"installing LAVA {code.version} and its static files")
     _install(system, code, venv)
     _collect(system, code, to)
-    _close(system, code, to)
 
 
 def _install(system: System, code: Code, venv: Path) -> None:
@@ -193,6 +216,15 @@ def _collect(system: System, code: Code, to: Path) -> None:
         system.run(["cp", "--archive", f"{code.tree}/{STATIC}/.", to / STATIC])
 
 
+def _keep(system: System, packs: Packs, code: Code, to: Path) -> None:
+    """Keep LAVA's own code, so that the release can be built again when no source has it."""
+    entries = [(code.tree / name, name) for name in system.names(code.tree)]
+    _, skipped = packs.bundle(to / CODE, entries)
+    if skipped:
+        path, reason = skipped[0]
+        raise DeployError(f"{code.tree}/{path} cannot be kept with the release: {reason}")
+
+
 def _close(system: System, code: Code, to: Path) -> None:
     """Try what was built, describe it and let nobody but root write to it."""
     said = system.run([to / "venv/bin/python", "-I", "-c", VERIFICATION]).stdout.split()
@@ -201,11 +233,14 @@ def _close(system: System, code: Code, to: Path) -> None:
         raise DeployError(f"the release built of LAVA {code.version} calls itself {version}")
     description = {
         "version": version,
+        "offered": code.revision.version,
         "source": code.revision.source,
         "locator": code.revision.locator,
         "origin": code.revision.origin,
+        "place": code.revision.place,
         "commit": code.commit,
         "python": python,
+        "build_packages": code.build_packages,
     }
     system.write(to / DESCRIPTION, json.dumps(description, indent=2) + "\n")
     system.run(["chown", "--recursive", "--no-dereference", "root:root", to])

@@ -12,6 +12,7 @@ import pytest
 from lava_deploy import sources
 from lava_deploy.errors import UnknownRevision, Unreachable
 from lava_deploy.model import Wanted
+from lava_deploy.packs import Packs
 from lava_deploy.parts import release
 from lava_deploy.sources import directory, git, repositories
 from lava_deploy.system import System
@@ -66,7 +67,7 @@ def changed(tmp_path, tree):
 def test_a_release_is_built_with_all_that_serves_it(cache, newest):
     code = sources.fetch(System(), cache, newest, quiet)
     assert code.commit == newest.locator
-    built = release.build(System(), cache, code, quiet)
+    built = release.build(System(), Packs(), cache, code, quiet)
     assert built.version == newest.version
     assert System().run([built.path / "venv/bin/lava-run", "--help"]).stdout
     packages = next(built.path.glob("venv/lib/python3*/site-packages"))

@@ -9,6 +9,7 @@ import pytest
 from lava_deploy import sources, uv
 from lava_deploy.errors import CommandFailed
 from lava_deploy.model import Code, Host, Revision, Wanted
+from lava_deploy.packs import Packs
 from lava_deploy.parts import release
 from lava_deploy.system import System
 
@@ -32,7 +33,7 @@ def revision(host):
 @pytest.fixture(scope="module")
 def built(host, revision):
     code = sources.fetch(System(), host.cache, revision, quiet)
-    return release.build(System(), host.cache, code, quiet)
+    return release.build(System(), Packs(), host.cache, code, quiet)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def broken(tmp_path):
 def test_a_release_is_built_once(host, revision, built):
     assert release.cached(System(), host.cache, revision) == built
     unused = Code(revision, revision.version, host.cache / "no such directory")
-    assert release.build(System(), host.cache, unused, quiet) == built
+    assert release.build(System(), Packs(), host.cache, unused, quiet) == built
 
 
 def test_the_lock_has_a_hash_for_every_dependency(built):
@@ -169,7 +170,7 @@ def test_a_dependency_with_another_hash_is_refused(tmp_path, broken):
 def refused(cache, code, reason):
     """The release is not built, nothing of it is left, and the error says why and what to do."""
     with pytest.raises(CommandFailed) as failed:
-        release.build(System(), cache, code, quiet)
+        release.build(System(), Packs(), cache, code, quiet)
     assert reason in str(failed.value)
     assert "index" in failed.value.hint
     assert list((cache / "releases").glob("2099*")) == []
