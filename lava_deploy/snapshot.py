@@ -227,6 +227,16 @@ def parse(text: str) -> Manifest:
     )
 
 
+def sequence_of(text: str) -> int:
+    """Which of its instance's snapshots it is by the text of a manifest; 0 where that is broken."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return 0
+    sequence = said.get("sequence") if isinstance(said, dict) else None
+    return sequence if type(sequence) is int else 0
+
+
 def _version_faults(said: Any) -> list[str]:
     """What keeps all else from being looked at."""
     version = said.get("format") if isinstance(said, dict) else None

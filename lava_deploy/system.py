@@ -192,6 +192,18 @@ class System:
             time.sleep(0.05)
         return True
 
+    @contextlib.contextmanager
+    def in_background(self) -> Iterator[None]:
+        """In the block, and in commands begun in it, others get processor and disk first."""
+        before, me = os.getpriority(os.PRIO_PROCESS, 0), str(os.getpid())
+        os.setpriority(os.PRIO_PROCESS, 0, 19)
+        self.run(["ionice", "--class", "idle", "--pid", me], check=False)
+        try:
+            yield
+        finally:
+            self.run(["ionice", "--class", "none", "--pid", me], check=False)
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+
     # Looking at files
 
     def exists(self, path: Path) -> bool:
@@ -228,14 +240,20 @@ class System:
             return ""
 
     def statuses(self, tree: Path) -> dict[str, os.stat_result]:
-        """What lstat(2) says of all that is below a directory, by the path relative to it."""
-        found = {}
-        with os.scandir(tree) as entries:
-            for entry in entries:
-                found[entry.name] = entry.stat(follow_symlinks=False)
-                if entry.is_dir(follow_symlinks=False):
-                    below = self.statuses(Path(entry.path))
-                    found |= {f"{entry.name}/{name}": status for name, status in below.items()}
+        """What stat(2) says of a directory, as `.`, and of all below it, by their paths in it.
+
+        Links are told of, not followed; what vanishes meanwhile is left out.
+        """
+        found = {".": os.stat(tree)}
+        waiting = [("", str(tree))]
+        while waiting:
+            prefix, directory = waiting.pop()
+            with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        found[prefix + entry.name] = entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((f"{prefix}{entry.name}/", entry.path))
         return found
 
     def size(self, path: Path) -> int:

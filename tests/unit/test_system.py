@@ -32,7 +32,7 @@ def test_a_tree_is_told_with_what_is_below_its_directories_and_links_are_not_fol
     (tmp_path / "directory/file").write_text("four")
     (tmp_path / "link").symlink_to("directory")
     found = System().statuses(tmp_path)
-    assert sorted(found) == ["directory", "directory/file", "link"]
+    assert sorted(found) == [".", "directory", "directory/file", "link"]
     assert found["directory/file"].st_size == 4
     assert found["link"].st_ino == (tmp_path / "link").lstat().st_ino
 
