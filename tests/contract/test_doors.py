@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lava_deploy import postgres as postgres_door
-from lava_deploy.errors import CommandFailed
+from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Host
 from lava_deploy.parts import user
 from lava_deploy.postgres import Postgres
@@ -22,7 +22,7 @@ from tests.fakes import FakePostgres, FakeSystem, World
 pytestmark = pytest.mark.contract
 SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 # Nobody has these; the machine's own are left alone.
-ROLE, DATABASE = "lava-doors-test", "lava-doors-test"
+ROLE, DATABASE, RENAMED = "lava-doors-test", "lava-doors-test", "lava-doors-test_former"
 
 
 class Rig:
@@ -243,3 +243,41 @@ def test_a_role_that_owns_a_database_stays(server):
     finally:
         server.remove_database(DATABASE)
         server.remove_role(ROLE)
+
+
+@pytest.fixture
+def database(server):
+    """An empty database; it and that of RENAMED are gone in the end."""
+    server.make_role(ROLE, "a password")
+    server.make_database(DATABASE, ROLE)
+    yield DATABASE
+    for name in (DATABASE, RENAMED):
+        server.remove_database(name)
+    server.remove_role(ROLE)
+
+
+def test_a_database_is_renamed_twice_and_back(server, database):
+    for _ in range(2):
+        server.rename_database(database, RENAMED)
+        assert server.databases(ROLE) == [RENAMED]
+    for _ in range(2):
+        server.rename_database(RENAMED, database)
+        assert server.databases(ROLE) == [database]
+    assert server.databases("lava-no-such-") == []
+
+
+def test_a_database_is_not_renamed_over_another(server, database):
+    server.make_database(RENAMED, ROLE)
+    with pytest.raises(CommandFailed):
+        server.rename_database(database, RENAMED)
+    assert server.databases(ROLE) == [database, RENAMED]
+
+
+def test_a_database_that_is_not_there_is_not_renamed(server):
+    with pytest.raises(CommandFailed):
+        server.rename_database(DATABASE, RENAMED)
+
+
+def test_a_database_that_is_not_there_has_no_state_to_keep(server):
+    with pytest.raises(Unreachable), server.frozen(DATABASE):
+        pass

@@ -1,7 +1,8 @@
 """The other doors to the machine in memory: Postgres, the web, the supervisor, Ansible."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,32 @@ class FakePostgres:
 
     def has_database(self, name: str) -> bool:
         return name in self.world.databases
+
+    def databases(self, prefix: str) -> list[str]:
+        return sorted(name for name in self.world.databases if name.startswith(prefix))
+
+    def data_directory(self) -> str:
+        return "/var/lib/postgresql/15/main"
+
+    def size(self, name: str) -> int:
+        return 10**7
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[SimpleNamespace]:
+        if name not in self.world.databases:
+            raise Unreachable(f"database {name} does not exist")
+        yield SimpleNamespace(id="00000003-0000001B-1", rows=lambda query, *values: [])
+
+    def rename_database(self, name: str, to: str) -> None:
+        databases = self.world.databases
+        if (name in databases) == (to in databases):
+            raise CommandFailed(["ALTER", "DATABASE", name, "RENAME", "TO", to], 1, "both or none")
+        if name in databases:
+            with self.world.trouble.change(f"rename_database {name} {to}", AWAY):
+                databases[to] = databases.pop(name)
+
+    def end_sessions(self, name: str) -> None:
+        """Nobody else is in a database in memory."""
 
     def make_role(self, role: str, password: str) -> None:
         with self.world.trouble.change(f"make_role {role}", AWAY):
