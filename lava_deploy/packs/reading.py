@@ -153,6 +153,8 @@ def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarInfo, Content]]:
         if block == bytes(BLOCK):
             return
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if info.size < 0:
+            raise tarfile.HeaderError("a size is below 0")
         content = Content(stream, info.size if info.type != tarfile.DIRTYPE else 0)
         if info.type in LONG:
             if info.size > LONGEST_NAME:
@@ -200,6 +202,8 @@ class _Place(Tree):
                 self._file(directory, names[-1], info, content, owner)
         except (NotADirectoryError, IsADirectoryError) as error:
             raise DeployError(f"something else is in the way of {info.name!r}") from error
+        except (ValueError, OverflowError) as error:
+            raise DeployError(f"{info.name!r} in it is not sound: {error}") from error
 
     def _link(
         self, directory: int, name: str, info: tarfile.TarInfo, owner: tuple[int, int]

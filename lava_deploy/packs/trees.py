@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -17,9 +18,13 @@ OTHER = "other"
 OUTPUT = "job-output"
 OLD_JOB = re.compile(r"job-([0-9]{1,12})")
 OLD_JOBS_TOGETHER = 1000
+# Where there are directories: a link in their place leads to media that are not packed.
+PLACES = re.compile(rf"{OUTPUT}(/[0-9]{{4}}(/[0-9]{{2}}){{0,2}}|/{OLD_JOB.pattern})?")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # More than any LAVA writes, fewer than Python calls may be nested or files may be open.
 DEEPEST = 100
+# Failures to open or read that are not a matter of one file.
+OF_ALL_FILES = frozenset([errno.ENOMEM, errno.EMFILE, errno.ENFILE])
 
 
 class Entry(NamedTuple):
@@ -86,6 +91,15 @@ class Tree:
         return os.open(name, DIRECTORY, dir_fd=parent)
 
 
+def reason(error: OSError) -> str:
+    """Why something was skipped, in words."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "vanished before it was read"
+    if error.errno == errno.ELOOP:
+        return "became something else while it was read"
+    return f"cannot be read: {error.strerror}"
+
+
 def groups(media: Path) -> list[Group]:
     """How media are packed: by day, newest first, then what old LAVAs wrote, then all other."""
     days = [
@@ -113,7 +127,9 @@ def _numbers(directory: Path, digits: int) -> list[str]:
 
 
 def _directories(directory: Path) -> list[str]:
-    """Names of the directories in one; none if it is not there or no directory."""
+    """Names of the directories in one; none if it is not there, a link or no directory."""
+    if directory.is_symlink():
+        return []
     try:
         with os.scandir(directory) as found:
             return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
@@ -149,7 +165,7 @@ class _Scanner:
             with os.scandir(directory) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            self.skipped.append((path, f"cannot be listed: {error.strerror}"))
+            self._skip(path, error)
             return
         prefix = f"{path}/" if path else ""
         for entry in entries:
@@ -157,7 +173,8 @@ class _Scanner:
             if inner not in self.without:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                except OSError as error:
+                    self._skip(inner, error)
                     continue
                 self._one(directory, entry.name, inner, status)
 
@@ -174,6 +191,8 @@ class _Scanner:
             self.raw += size
         elif stat.S_ISDIR(mode):
             self._enter(parent, name, path)
+        elif stat.S_ISLNK(mode) and PLACES.fullmatch(path):
+            self.skipped.append((path, "is a link: what it leads to is not packed"))
 
     def _enter(self, parent: int, name: str, path: str) -> None:
         if path.count("/") > DEEPEST:
@@ -182,12 +201,17 @@ class _Scanner:
         try:
             directory = os.open(name, DIRECTORY, dir_fd=parent)
         except OSError as error:
-            self.skipped.append((path, f"cannot be opened: {error.strerror}"))
+            self._skip(path, error)
             return
         try:
             self.below(directory, path)
         finally:
             os.close(directory)
+
+    def _skip(self, path: str, error: OSError) -> None:
+        if error.errno in OF_ALL_FILES:
+            raise error
+        self.skipped.append((path, reason(error)))
 
     def result(self) -> Scan:
         state = State(self._digest.hexdigest(), self.newest, self.files, self.raw)

@@ -51,11 +51,12 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Resu
                     busy.remove(connection)
                 yield result
     finally:
-        for connection, process in crew.items():
-            process.kill()
-            connection.close()
-        for process in crew.values():
-            process.join()
+        with _signals_blocked():
+            for connection, process in crew.items():
+                process.kill()
+                connection.close()
+            for process in crew.values():
+                process.join()
 
 
 def _receive(connection: Connection) -> Any:
@@ -84,7 +85,7 @@ def _start() -> tuple[Connection, SpawnProcess]:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Start processes that never see these signals; here they come after the block."""
+    """Signals come after the block; a process that is started in it never sees them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_WORKERS)
     try:
         yield
@@ -106,7 +107,6 @@ def _without_main() -> Iterator[None]:
 def _serve(connection: Connection, parent: int) -> None:
     """Do what comes through a connection until it is closed."""
     ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_DEATH, signal.SIGKILL)
-    os.umask(0)
     with contextlib.suppress(EOFError, ConnectionError):
         while os.getppid() == parent:
             work, task = connection.recv()

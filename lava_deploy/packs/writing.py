@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import grp
 import hashlib
 import os
 import pwd
 import stat
+import struct
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,20 +17,21 @@ from pathlib import Path
 
 import zstandard
 
-from lava_deploy.packs.trees import Entry, Tree, scan
+from lava_deploy.packs.trees import OF_ALL_FILES, Entry, Tree, reason, scan
 from lava_deploy.snapshot import PACK, Group, Member, Packed, State
 
 # Measured: as small as gzip -6 for logs, and higher levels are not smaller.
 LEVEL = 1
 BLOCK = tarfile.BLOCKSIZE
+# As GNU tar has it: name, mode, uid, gid, size, mtime, checksum, type, target of a link, magic,
+# names of user and group; what is for devices and continued names stays empty.
+HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s183x")
 CHUNK = 1024**2
 # Larger files are not read whole before they are written.
 STREAMED = 8 * 1024**2
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file may have changed this long before the clock of its file system says so, as git has it.
 RACY = 2_000_000_000
-# Failures to open or read that are not a matter of one file.
-OF_ALL_FILES = frozenset([errno.ENOMEM, errno.EMFILE, errno.ENFILE])
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def pack(task: Task) -> Packed:
     """Pack a group unless no file of it changed since the scan that is known."""
     with Tree(task.media) as tree:
         found = scan(tree, task.group, task.without)
-        if _is_as_known(found.state, task):
+        if is_as_known(found.state, task.known, task.scanned):
             return Packed(task.group, found.state, (), tuple(found.skipped))
         skipped, pace = found.skipped, Pace(task.rate)
         parts = _cut(found.entries, task)
@@ -67,12 +68,9 @@ def pack(task: Task) -> Packed:
     return Packed(task.group, found.state, members, tuple(skipped))
 
 
-def _is_as_known(state: State, task: Task) -> bool:
-    return (
-        task.known is not None
-        and state.digest == task.known.digest
-        and state.newest < task.scanned - RACY
-    )
+def is_as_known(state: State, known: State | None, scanned: int) -> bool:
+    """Whether no file of a group changed since a scan that began at `scanned` (in nanoseconds)."""
+    return known is not None and state.digest == known.digest and state.newest < scanned - RACY
 
 
 def _numbered(name: str, count: int) -> list[str]:
@@ -110,17 +108,23 @@ def bundle(
 ) -> tuple[Member, tuple[tuple[str, str], ...]]:
     """Pack files and trees under names of their own; what is not there is skipped."""
     skipped: list[tuple[str, str]] = []
-    pace = Pace(0)
     with Pack(to) as written:
         for path, name in entries:
-            with Tree(path.parent) as tree:
-                found = scan(tree, Group(name, (path.name,)))
-                skipped += found.skipped
-                if not found.entries:
-                    skipped.append((name, "is not there"))
-                for entry in found.entries:
-                    _add(written, tree, entry, name + entry.path[len(path.name) :], skipped, pace)
+            # these paths are the admin's, who may have put a directory on another disk
+            _add_tree(written, path.resolve(), name, skipped)
         return written.finish(), tuple(skipped)
+
+
+def _add_tree(written: Pack, path: Path, name: str, skipped: list[tuple[str, str]]) -> None:
+    if not path.exists():
+        skipped.append((name, "is not there"))
+        return
+    with Tree(path.parent) as tree:
+        found = scan(tree, Group(name, (path.name,)))
+        length = len(path.name)
+        skipped += ((name + inner[length:], fault) for inner, fault in found.skipped)
+        for entry in found.entries:
+            _add(written, tree, entry, name + entry.path[length:], skipped, Pace(0))
 
 
 def _write(
@@ -235,7 +239,7 @@ def _pieces(tree: Tree, entry: Entry, name: str, pace: Pace) -> Iterator[bytes]:
     except OSError as error:
         if error.errno in OF_ALL_FILES:
             raise
-        raise _Unreadable(_reason(error)) from error
+        raise _Unreadable(reason(error)) from error
 
 
 def _status(directory: int, name: str, kind: int) -> os.stat_result:
@@ -285,7 +289,7 @@ def _stream(file: int, status: os.stat_result, path: str, pace: Pace) -> Iterato
             piece = os.read(file, min(left, CHUNK))
             fault = "" if piece else "got shorter while it was read"
         except OSError as error:
-            piece, fault = b"", _reason(error)
+            piece, fault = b"", reason(error)
         yield piece
         pace.keep(len(piece))
         left -= len(piece)
@@ -305,19 +309,34 @@ def _open(directory: int, name: str) -> int:
         return os.open(name, READ, dir_fd=directory)
 
 
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "vanished before it was read"
-    if error.errno == errno.ELOOP:
-        return "became something else while it was read"
-    return f"cannot be read: {error.strerror}"
-
-
 def _header(name: str, status: os.stat_result, kind: bytes, size: int, target: str = "") -> bytes:
+    """The header of a member, as tarfile would write it, in a third of the time."""
+    path = name.encode(errors="surrogateescape") + (b"/" if kind == tarfile.DIRTYPE else b"")
+    link = target.encode(errors="surrogateescape")
+    numbers = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+    mtime = status.st_mtime_ns // 1_000_000_000
+    if max(len(path), len(link)) > 100 or max(numbers) >= 8**7 or not 0 <= mtime < 8**11 > size:
+        return _long_header(name, numbers, mtime, kind, size, target)
+    block = HEADER.pack(
+        path,
+        *(b"%07o" % number for number in numbers),
+        *(b"%011o" % number for number in (size, mtime)),
+        b" " * 8,
+        kind,
+        link,
+        tarfile.GNU_MAGIC,
+        _user(status.st_uid).encode(),
+        _group(status.st_gid).encode(),
+    )
+    return b"%b%06o\0%b" % (block[:148], sum(block), block[155:])
+
+
+def _long_header(
+    name: str, numbers: tuple[int, int, int], mtime: int, kind: bytes, size: int, target: str
+) -> bytes:
     info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname = kind, size, target
-    info.mode, info.mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns // 1_000_000_000
-    info.uid, info.gid = status.st_uid, status.st_gid
+    info.type, info.size, info.linkname, info.mtime = kind, size, target, mtime
+    info.mode, info.uid, info.gid = numbers
     info.uname, info.gname = _user(info.uid), _group(info.gid)
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
