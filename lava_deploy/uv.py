@@ -1,8 +1,10 @@
-"""How uv is called: this tool's own, with a cache on the host and the index that the host uses."""
+"""How uv and pip are called: this tool's own, with the index that the host uses."""
 
 from __future__ import annotations
 
 import configparser
+import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,21 @@ def run(
         raise
 
 
+def run_pip(system: System, python: Path, words: Sequence[str | Path]) -> None:
+    """Run this tool's pip for another Python. Raises CommandFailed, whose hint is about the index.
+
+    For what uv cannot do: to download.
+    """
+    pip = [sys.executable, *"-I -m pip --quiet --disable-pip-version-check --no-input".split()]
+    # nothing is to be written into the virtualenv of that Python
+    told = {**pip_settings(system), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        system.run([*pip, "--no-cache-dir", "--python", python, *words], environment=told)
+    except CommandFailed as failed:
+        failed.hint = failed.hint or INDEX
+        raise
+
+
 def settings(system: System, cache: Path) -> dict[str, str]:
     """What uv is told besides its own configuration, which it reads itself.
 
@@ -63,4 +80,27 @@ def settings(system: System, cache: Path) -> dict[str, str]:
         index = pip.get("global", "index-url", fallback="")
         if index:
             environment["UV_DEFAULT_INDEX"] = index
+    return environment
+
+
+def pip_settings(system: System) -> dict[str, str]:
+    """What pip is told besides its own configuration, which it reads itself.
+
+    Where only uv was told of an index, pip gets that one.
+    """
+    environment = {}
+    if system.exists(CERTIFICATES):
+        environment["REQUESTS_CA_BUNDLE"] = str(CERTIFICATES)
+    if system.exists(UV_SETTINGS) and not system.exists(PIP_SETTINGS):
+        told = tomllib.loads(system.read(UV_SETTINGS))
+        told |= told.get("pip", {})
+        listed = told.get("index", ())
+        default = [one["url"] for one in listed if one.get("default")]
+        more = [one["url"] for one in listed if not one.get("default") and not one.get("explicit")]
+        default += [told["index-url"]] if "index-url" in told else []
+        more += told.get("extra-index-url", ())
+        if default:
+            environment["PIP_INDEX_URL"] = default[0]
+        if more:
+            environment["PIP_EXTRA_INDEX_URL"] = " ".join(more)
     return environment

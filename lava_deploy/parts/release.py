@@ -43,9 +43,9 @@ globals().update(update(globals()))
 TIME_ZONE = None
 """
 VERIFICATION = """\
-import platform, django, gunicorn, lava_dispatcher.parser
+import os, platform, django, gunicorn, lava_dispatcher.parser
 from lava_common.version import __version__
-print(__version__, platform.python_version())
+print(__version__, platform.python_version(), os.uname().machine)
 """
 
 
@@ -182,6 +182,8 @@ def _fill(
     sync = "pip sync --quiet --require-hashes --link-mode copy --compile-bytecode".split()
     # What has to be compiled gets the locked setuptools, if there is one.
     sync += ["--build-constraints", str(lock), "--python", str(venv / "bin/python"), str(lock)]
+    if code.wheels:
+        sync += ["--no-index", "--find-links", str(code.wheels)]
     uv.run(system, cache, sync)
     progress(f"installing LAVA {code.version} and its static files")
     _install(system, code, venv)
@@ -228,7 +230,7 @@ def _keep(system: System, packs: Packs, code: Code, to: Path) -> None:
 def _close(system: System, code: Code, to: Path) -> None:
     """Try what was built, describe it and let nobody but root write to it."""
     said = system.run([to / "venv/bin/python", "-I", "-c", VERIFICATION]).stdout.split()
-    version, python = said
+    version, python, machine = said
     if version != code.version:
         raise DeployError(f"the release built of LAVA {code.version} calls itself {version}")
     description = {
@@ -240,6 +242,7 @@ def _close(system: System, code: Code, to: Path) -> None:
         "place": code.revision.place,
         "commit": code.commit,
         "python": python,
+        "machine": machine,
         "build_packages": code.build_packages,
     }
     system.write(to / DESCRIPTION, json.dumps(description, indent=2) + "\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lava_deploy.errors import UnknownRevision
 from lava_deploy.model import CODE, DESCRIPTION, LOCK, WHEELS, Code, Revision
+from lava_deploy.sources import pythons
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +69,17 @@ def fetch(
         lock=system.read(kept / LOCK),
         build_packages=tuple(described["build_packages"]),
         commit=described["commit"],
-        wheels=kept / WHEELS if system.exists(kept / WHEELS) else None,
+        wheels=kept / WHEELS if _has_wheels_for_here(system, kept, described) else None,
     )
+
+
+def _has_wheels_for_here(system: System, kept: Path, described: dict[str, Any]) -> bool:
+    """Those of another Python or kind of machine are of no use; an index may have others."""
+    if not system.exists(kept / WHEELS):
+        return False
+    series = tuple(map(int, described["python"].split(".")[:2]))
+    machine = system.run(["uname", "-m"]).stdout.strip()
+    return (series, described["machine"]) == (pythons.here(system), machine)
 
 
 def _described(system: System, kept: Path) -> dict[str, Any]:
