@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 JOBS = 2
 # pg_dump can do better than gzip since this version, if it is built so.
 ZSTD_SINCE = 16
+# pg_restore takes the end of a file that was cut short for the end of its table; these do not.
+UNPACKERS = {"gzip": ".gz", "zstd": ".zst"}
 # What building an index may take, in MB: Postgres's default, and where more is of no use.
 LEAST_MEMORY, MOST_MEMORY = 64, 512
 # Lines of `pg_restore --list` that only a superuser may carry out, though every database begins
@@ -135,9 +137,10 @@ def check(system: System, dump: Path, major: int) -> str:
     """
     commands: list[list[str | Path]] = [[programs(major) / "pg_restore", "--file=/dev/null", dump]]
     names = system.names(dump) if system.is_directory(dump) else []
-    packed = [dump / name for name in names if name.endswith(".zst")]
-    if packed:  # pg_restore takes the end of one that was cut short for the end of its table
-        commands.append(["zstd", "--test", "--quiet", *packed])
+    for program, ending in UNPACKERS.items():
+        packed = [dump / name for name in names if name.endswith(ending)]
+        if packed:
+            commands.append([program, "--test", "--quiet", *packed])
     ended = [system.run(command, check=False) for command in commands]
     return "\n".join(
         one.stderr.strip() or f"status {one.status}" for one in ended if one.status != 0
