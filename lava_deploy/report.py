@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lava_deploy.steps import Plan
 
 JSON_FORMAT = 1
+# How often a long step tells how far it is, on a terminal and in a log.
+SECONDS_SHOWN, SECONDS_PRINTED = 0.2, 10
 
 
 class Named:
@@ -70,6 +72,7 @@ class Report:
         self._status: Status | None = None
         self._title = ""
         self._begun = 0.0
+        self._told = 0.0
 
     def log_to(self, path: Path) -> None:
         """Keep all lines, and the tracebacks of errors, in a file (0640) as well."""
@@ -131,6 +134,18 @@ class Report:
                 self._status.update(f"{self._title}: {escape(text)}")
             elif self._verbose:
                 self._print(f"    {text}")
+
+    def amount(self, done: int, total: int, size: int) -> None:
+        """How far the running step came: parts of all, bytes so far; tells rate and time left."""
+        now = time.monotonic()
+        last = done == total
+        if not last and now < self._told + (SECONDS_SHOWN if self._live else SECONDS_PRINTED):
+            return
+        self._told = now
+        seconds = max(now - self._begun, 0.001)
+        left = seconds * (total - done) / done if done else 0
+        rate = f"{size / 1e6:.0f} MB, {size / 1e6 / seconds:.0f} MB/s"
+        self.progress(f"{done} of {total}, {rate}" + ("" if last else f", {left:.0f} s left"))
 
     # Words
 

@@ -299,7 +299,7 @@ class System:
 
     def flush(self, path: Path) -> None:
         """Return once a file, or the names in a directory, are on the disk: fsync(2)."""
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

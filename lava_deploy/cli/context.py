@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lava_deploy.journal import Journal
     from lava_deploy.model import Host, Instance
     from lava_deploy.operations import Doors
+    from lava_deploy.packs import Packs
     from lava_deploy.playbook import Playbook
     from lava_deploy.postgres import Postgres
     from lava_deploy.steps import Plan
@@ -65,6 +66,7 @@ class Context:
             postgres=_postgres,
             open_playbook=self._playbook,
             open_web=self._web,
+            open_packs=_packs,
             report=self.report,
         )
 
@@ -82,6 +84,11 @@ class Context:
     def stamp(self) -> str:
         """The time the command began, as it stands in ids: UTC, without colons."""
         return self.now.strftime(STAMP)
+
+    @property
+    def seconds(self) -> float:
+        """How long the command has run."""
+        return (datetime.now(UTC) - self.now).total_seconds()
 
     @property
     def interactive(self) -> bool:
@@ -184,6 +191,12 @@ class Context:
             )
         if not click.confirm(question, default=default, err=True):
             raise UsageError("not agreed: nothing was changed")
+
+
+def _packs() -> Packs:
+    from lava_deploy.packs import Packs
+
+    return Packs()
 
 
 def _postgres(server: Database) -> Postgres:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lava_deploy.configuration import Configuration, Database, Route
     from lava_deploy.model import Host, Instance
     from lava_deploy.operations.apply import Request
+    from lava_deploy.packs import Packs
     from lava_deploy.parts.services import Keeper
     from lava_deploy.parts.supervisor import Supervisord
     from lava_deploy.playbook import Playbook
@@ -48,6 +49,7 @@ class Doors:
     postgres: Callable[[Database], Postgres]
     open_playbook: Callable[[], Playbook]
     open_web: Callable[[], Web]
+    open_packs: Callable[[], Packs]
     report: Report
 
     @cached_property
@@ -57,6 +59,10 @@ class Doors:
     @cached_property
     def web(self) -> Web:
         return self.open_web()
+
+    @cached_property
+    def packs(self) -> Packs:
+        return self.open_packs()
 
     @property
     def keeper(self) -> Keeper:
@@ -72,6 +78,15 @@ class Doors:
         from lava_deploy.parts.supervisor import Supervisord
 
         return Supervisord(self.system, self.web, self.host)
+
+
+def runs(doors: Doors, instance: Instance) -> bool:
+    """Whether any process of an instance runs."""
+    from lava_deploy.parts import facts, services
+
+    known = services.named(instance, facts.read(doors.system, instance)["services"])
+    states = doors.keeper.states({instance: known})[instance].values()
+    return any(state.running for state in states)
 
 
 def texts_of(

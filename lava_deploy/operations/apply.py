@@ -13,6 +13,7 @@ from lava_deploy.operations import (
     alone,
     end_tls,
     issues_certificate,
+    runs,
     texts_of,
     wait_for_pages,
 )
@@ -122,12 +123,10 @@ def decide(
     leaves = former_route.kind != configuration.route.kind and not configuration.route.redirect
     same = known["services"] == _names(doors.system, instance, configuration)
     concerned = _concerned(instance, configuration, changed) if same else ALL
-    running = services.named(instance, known["services"])
-    states = doors.keeper.states({instance: running})[instance].values()
     return {
         "changes": dict(request.changes),
         "route_last": configuration.route.kind == LOCATION,
-        "concerns": concerned if any(state.running for state in states) else STOPPED,
+        "concerns": concerned if runs(doors, instance) else STOPPED,
         "closes": known["route"] if leaves and not together else None,
         "was_secure": former_route.secure,
         "secure": configuration.route.secure,

@@ -283,7 +283,7 @@ class _Making:
             {
                 "action": "api_token",
                 "user": job.USER,
-                "description": "smoke jobs of lava-deploy",
+                "description": job.DESCRIPTION,
                 "secret": token.reveal(),
             },
             {

@@ -6,11 +6,14 @@ Modules that take long to load are loaded when first needed.
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from lava_deploy.beside import HIDDEN
 
 if TYPE_CHECKING:
     from lava_deploy.packs.index import Index
@@ -56,6 +59,33 @@ class Packs:
             raw += state.raw
             tell(len(found), len(tasks), raw)
         return found
+
+    def untouched(self, media: Path, known: Index, tell: Tell = _silent) -> list[str]:
+        """The names of groups of which no file was touched since an index was made of them."""
+        from lava_deploy.packs import writing
+
+        found = self.states(media, self.groups(media), tell)
+        return [
+            name
+            for name, state in found.items()
+            if writing.is_as_known(state, known.states.get(name), known.scanned)
+        ]
+
+    def loose(self, media: Path) -> list[str]:
+        """The paths of what belongs to no day and no job, as few as tell it."""
+        from lava_deploy.packs import sharing
+
+        return [*sharing.loose(media)]
+
+    def on_one_disk(self, path: Path, other: Path) -> bool:
+        """Whether two directories are on one file system, so that names can be exchanged."""
+        return os.stat(path).st_dev == os.stat(other).st_dev
+
+    def share(self, path: Path, to: Path) -> None:
+        """Give a file a second name, or make a copy on file systems without hard links."""
+        from lava_deploy.packs import sharing
+
+        sharing.share(path, to)
 
     def pack(
         self,
@@ -104,6 +134,11 @@ class Packs:
         from lava_deploy.packs import writing
 
         return writing.bundle(to, entries)
+
+    def owner(self, user: str) -> tuple[int, int]:
+        """The numbers of a user and their group, as `unpack` takes them. Raises KeyError."""
+        account = pwd.getpwnam(user)
+        return account.pw_uid, account.pw_gid
 
     def unpack(
         self, packs: Sequence[Path], to: Path, uid: int, gid: int, tell: Tell = _silent
@@ -190,7 +225,8 @@ class Packs:
 
 
 def _roots(groups: Iterable[Group]) -> frozenset[str]:
-    return frozenset(root for group in groups for root in group.roots)
+    """What is not part of the group that has no roots; nor is what a restore prepares."""
+    return frozenset([*(root for group in groups for root in group.roots), HIDDEN])
 
 
 def _largest_first(packs: Sequence[Path]) -> list[Path]:

@@ -52,7 +52,25 @@ def make(postgres: Postgres, instance: Instance, password: Secret) -> None:
     postgres.make_database(instance.database, instance.user)
 
 
+def exchange(postgres: Postgres, name: str, into: str, out: str) -> None:
+    """Give a database's name to the one that waits; the former one is kept as `out`."""
+    if postgres.has_database(into):
+        if not postgres.has_database(out):
+            postgres.rename_database(name, out)
+        postgres.rename_database(into, name)
+
+
+def exchange_back(postgres: Postgres, name: str, into: str, out: str) -> None:
+    """Undo an exchange, or what of it was done."""
+    if postgres.has_database(out):
+        if postgres.has_database(name):
+            postgres.rename_database(name, into)
+        postgres.rename_database(out, name)
+
+
 def remove(postgres: Postgres, instance: Instance) -> None:
-    """Remove both, with all data."""
+    """Remove both, with all data, and the databases beside it, such as those before restores."""
+    for name in postgres.databases(f"{instance.database}_"):
+        postgres.remove_database(name)
     postgres.remove_database(instance.database)
     postgres.remove_role(instance.user)

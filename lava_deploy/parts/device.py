@@ -23,7 +23,7 @@ SECONDS_TO_TRY_KVM = 8
 
 
 def exists(system: System, instance: Instance) -> bool:
-    return system.exists(_dictionary(instance))
+    return system.exists(dictionary(instance))
 
 
 def make(system: System, instance: Instance, guest: Guest) -> None:
@@ -35,11 +35,11 @@ def make(system: System, instance: Instance, guest: Guest) -> None:
         kvm=has_kvm(system, guest),
         architecture=guest.architecture,
     )
-    system.write(_dictionary(instance), text, 0o640, instance.user, instance.user)
+    system.write(dictionary(instance), text, 0o640, instance.user, instance.user)
 
 
 def remove(system: System, instance: Instance) -> None:
-    system.remove(_dictionary(instance))
+    system.remove(dictionary(instance))
 
 
 def registration(worker: str) -> list[dict[str, Any]]:
@@ -72,6 +72,6 @@ def has_kvm(system: System, guest: Guest) -> bool:
     return ran.status == 0 and "Linux version" in ran.stdout
 
 
-def _dictionary(instance: Instance) -> Path:
+def dictionary(instance: Instance) -> Path:
     """Where LAVA looks for it: DEVICES_PATH of its settings."""
     return instance.etc / "devices" / f"{NAME}.jinja2"

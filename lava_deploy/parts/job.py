@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # The user of LAVA's who submits; the token is in Instance.client_token.
 USER = "lava-deploy"
+DESCRIPTION = "smoke jobs of lava-deploy"
 # A module of our own virtualenv: the one that this Python is part of.
 LAVACLI = (sys.executable, "-m", "lavacli")
 

@@ -109,6 +109,15 @@ def make_secrets(system: System, instance: Instance) -> None:
     system.write(instance.secrets, templates.dump(values), mode=0o640, group=instance.user)
 
 
+def take_key(system: System, instance: Instance, theirs: Path, etc: Path) -> None:
+    """Write secrets into another etc/: the key out of their file, if there is one, own access."""
+    values = yaml.safe_load(system.read(instance.secrets))
+    if system.exists(theirs):
+        values["SECRET_KEY"] = yaml.safe_load(system.read(theirs))["SECRET_KEY"]
+    path = etc / instance.secrets.name
+    system.write(path, templates.dump(values), mode=0o640, group=instance.user)
+
+
 def database_password(system: System, instance: Instance) -> Secret:
     """The password that LAVA logs in to Postgres with. Raises FileNotFoundError."""
     return Secret(yaml.safe_load(system.read(instance.secrets))["DATABASE_PASSWORD"])

@@ -1,0 +1,407 @@
+"""Brings an instance into the state of a snapshot, and back into the one before.
+
+All is made beside while the instance runs; then names are exchanged. What a restore replaces is
+kept, so that a wrong id typed loses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lava_deploy.beside import Before, Exchange, Restoring
+from lava_deploy.configuration import Database
+from lava_deploy.errors import DeployError
+from lava_deploy.model import Revision
+from lava_deploy.operations import runs, texts_of, wait_for_pages
+from lava_deploy.parts import (
+    before,
+    console,
+    database,
+    device,
+    dump,
+    etc,
+    exchange,
+    facts,
+    job,
+    media,
+    release,
+    services,
+    settings,
+    tokens,
+    worker,
+)
+from lava_deploy.snapshot import Snapshot
+from lava_deploy.sources import snapshot as kept_code
+from lava_deploy.steps import Plan, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lava_deploy.configuration import Configuration
+    from lava_deploy.model import Instance, Release
+    from lava_deploy.operations import Doors
+    from lava_deploy.postgres import Postgres
+    from lava_deploy.snapshot import Manifest
+
+OPERATION = "restore"
+REASON = "lava-deploy: it ran when the snapshot was taken that was restored"
+NOTE = "lava-deploy: a snapshot was restored; is the device as this LAVA believes?"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an admin asks of a restore."""
+
+    stop: bool = False
+    with_release: bool = False
+    as_it_was: bool = False
+    smoke: bool = True
+    database_only: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What instance.yaml is to say: its text, and the same as values."""
+
+    configuration: Configuration
+    text: str
+
+
+def decide(
+    doors: Doors,
+    instance: Instance,
+    source: Snapshot,
+    manifest: Manifest,
+    request: Request,
+    stamp: str,
+) -> dict[str, Any]:
+    """What the plan is rebuilt from, also when the snapshot is gone by then."""
+    known, current = facts.read(doors.system, instance), release.in_use(doors.system, instance)
+    other = request.with_release and manifest.version != current.version
+    revision = asdict(kept_code.revision(doors.system, source.release)) if other else None
+    return {
+        **asdict(request),
+        "source": str(source.path),
+        "origin": f"{manifest.instance}/{manifest.id}",
+        "stamp": stamp,
+        "runs": runs(doors, instance),
+        "revision": revision,
+        "label": release.label(stamp, manifest.version) if other else current.label,
+        "former_label": current.label,
+        "same_version": manifest.version == (manifest.version if other else current.version),
+        "running": list(manifest.running),
+        "media": manifest.media,
+        "worker": manifest.worker,
+        "own_worker": known["worker"],
+        "database": known["database"],
+        "dispatcher": "dispatcher" in known["services"],
+        "own_disk": not doors.packs.on_one_disk(instance.media, instance.root),
+    }
+
+
+def plan(
+    doors: Doors,
+    instance: Instance,
+    decisions: Mapping[str, Any],
+    wanted: Wanted,
+    prove: Callable[[], object],
+) -> Plan:
+    """Make all beside, stop, exchange, start; `prove` runs the smoke job."""
+    making = _Restoring(doors, instance, decisions, wanted, prove)
+    return Plan(OPERATION, instance.name, making.steps(), making.afterwards(), decisions)
+
+
+class _Restoring:
+    """The pieces of a restore, as callables without arguments for its steps."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        instance: Instance,
+        decisions: Mapping[str, Any],
+        wanted: Wanted,
+        prove: Callable[[], object],
+    ) -> None:
+        self.doors, self.system, self.packs = doors, doors.system, doors.packs
+        self.instance, self.decisions = instance, decisions
+        self.wanted, self.prove = wanted, prove
+        self.source = Snapshot(Path(decisions["source"]))
+        self.restoring = Restoring(instance)
+        self.before = Before(instance, decisions["stamp"])
+        self.media = self.restoring.media(decisions["own_disk"])
+        self.kept_media = self.before.media(decisions["own_disk"])
+
+    def steps(self) -> tuple[Step, ...]:
+        decisions = self.decisions
+        label = decisions["label"]
+        released = (
+            Step(
+                f"install LAVA {label.rpartition('-')[2]}",
+                self.make_release,
+                lambda: release.remove(self.system, self.instance, label),
+            ),
+        )
+        files = (
+            Step("unpack the media beside", self.unpack, self.forget_media),
+            Step("make the configuration beside", self.make_etc, self.forget_beside),
+        )
+        exchanged = (
+            Step("exchange the media and the configuration", self.exchange, self.exchange_back),
+        )
+        switched = (
+            Step(
+                "switch to that release",
+                lambda: release.switch(self.system, self.instance, label),
+                lambda: release.switch(self.system, self.instance, decisions["former_label"]),
+            ),
+        )
+        running = (
+            Step("start the services", self.start, self.stop),
+            Step("see that the pages answer", self.wait),
+        )
+        proven = (Step("prove it by a smoke job", lambda: _ignore(self.prove())),)
+        whole, other = not decisions["database_only"], decisions["revision"]
+        return (
+            *(released if other else ()),
+            Step("load the database beside", self.load, self.forget_database),
+            Step("make it this instance's", self.adapt),
+            *(files if whole else ()),
+            Step("stop the services", self.stop, self.start_again),
+            Step("write down what is exchanged", self.record, self.forget_record),
+            Step("exchange the database", self.exchange_database, self.exchange_database_back),
+            *(exchanged if whole else ()),
+            *(switched if other else ()),
+            *(running if decisions["runs"] else ()),
+            *(
+                proven
+                if decisions["runs"] and decisions["smoke"] and decisions["dispatcher"]
+                else ()
+            ),
+        )
+
+    def afterwards(self) -> tuple[Step, ...]:
+        return (
+            Step("remember the restore", self.remember),
+            Step("remove what is over", self.clear),
+        )
+
+    @cached_property
+    def located(self) -> Database:
+        return database.located(self.system, Database(**self.decisions["database"]))
+
+    @property
+    def server(self) -> Postgres:
+        return self.doors.postgres(self.located)
+
+    @property
+    def release(self) -> Release:
+        return release.of(self.system, self.instance, self.decisions["label"])
+
+    def make_release(self) -> None:
+        built = release.cached(
+            self.system, self.doors.host.cache, Revision(**self.decisions["revision"])
+        )
+        if built is None:
+            raise DeployError("the release that was built is gone from the cache")
+        release.make(self.system, self.instance, self.decisions["label"], built)
+
+    def load(self) -> None:
+        name = self.restoring.database
+        self.server.remove_database(name)
+        self.server.make_database(name, self.instance.user)
+        password = settings.database_password(self.system, self.instance)
+        dump.load(
+            self.system,
+            self.instance,
+            self.located,
+            password,
+            self.source.dump,
+            name,
+            self.server.version(),
+        )
+
+    def forget_database(self) -> None:
+        self.server.remove_database(self.restoring.database)
+
+    def adapt(self) -> None:
+        """Bring it up to the release, and give it the names and tokens of this instance."""
+        if not self.decisions["same_version"]:
+            self.migrate()
+        self.ask(self.actions())
+
+    def migrate(self) -> None:
+        [found] = self.ask([{"action": "migrations"}])
+        for kind, words in (
+            ("unknown", "does not know migrations that the snapshot has"),
+            ("too_old", "needs a release in between to migrate it"),
+        ):
+            if found[kind]:
+                raise DeployError(
+                    f"LAVA {self.release.version} {words}: {', '.join(found[kind][:5])}",
+                    hint="--with-release installs the snapshot's own release as well.",
+                )
+        self.ask([{"action": "migrate"}])
+
+    def ask(self, actions: Sequence[dict[str, Any]]) -> list[Any]:
+        return console.ask(
+            self.system, self.instance, self.release, actions, self.restoring.database
+        )
+
+    def actions(self) -> list[dict[str, Any]]:
+        decisions, name = self.decisions, self.decisions["own_worker"]
+        token = tokens.read(self.system, self.instance.client_token)
+        hostname = self.wanted.configuration.route.hostname
+        actions: list[dict[str, Any]] = [
+            {"action": "submitter", "name": job.USER},
+            {
+                "action": "api_token",
+                "user": job.USER,
+                "description": job.DESCRIPTION,
+                "secret": token.reveal(),
+            },
+            {"action": "site", "domain": hostname, "name": self.instance.name},
+        ]
+        if decisions["media"] != str(self.instance.media):
+            actions.append({"action": "move_media", "media": str(self.instance.media)})
+        if decisions["dispatcher"]:
+            secret = tokens.read(self.system, self.instance.worker_token)
+            if decisions["worker"]:
+                former = {"former": decisions["worker"], "name": name, "token": secret.reveal()}
+                actions.append({"action": "take_over_worker", **former})
+            actions += worker.registration(name, secret) + device.registration(name)
+        if not decisions["as_it_was"]:
+            actions += [
+                {"action": "end_running_jobs", "reason": REASON},
+                {"action": "devices_to_maintenance", "note": NOTE, "but": [device.NAME]},
+            ]
+        return actions
+
+    def unpack(self) -> None:
+        self.forget_media()
+        self.system.make_directory(self.media, 0o750, self.instance.user, self.instance.user)
+        self.unpack_but(self.untouched())
+
+    def untouched(self) -> set[str]:
+        tell = self.doors.report.amount
+        return media.untouched(self.packs, self.instance.media, self.source, tell)
+
+    def unpack_but(self, names: set[str]) -> None:
+        media.unpack(
+            self.packs,
+            self.system,
+            self.source,
+            names,
+            self.media,
+            self.instance.user,
+            self.doors.report.amount,
+        )
+        media.forget_log_indexes(self.packs, self.system, self.media, self.decisions["running"])
+
+    def forget_media(self) -> None:
+        self.system.remove_tree(self.media)
+
+    def make_etc(self) -> None:
+        keep = device.dictionary(self.instance)
+        etc.make(self.system, self.packs, self.restoring, self.source.etc, keep)
+        texts = texts_of(self.instance, self.wanted.configuration, self.located)
+        settings.change(self.system, self.instance, etc.beside(self.restoring, texts))
+        theirs = self.restoring.extracted / "etc" / self.instance.secrets.name
+        settings.take_key(self.system, self.instance, theirs, self.restoring.etc)
+        launchers = services.texts(
+            self.instance, self.release, self.wanted.configuration, self.decisions["own_worker"]
+        )
+        services.change(self.system, self.instance, etc.beside(self.restoring, launchers))
+        path, group = self.restoring.configuration, self.instance.user
+        self.system.write(path, self.wanted.text, mode=0o640, group=group)
+
+    def forget_beside(self) -> None:
+        self.system.remove_tree(self.restoring.root)
+
+    def stop(self) -> None:
+        services.stop(self.system, self.doors.keeper, self.instance, self.wanted.configuration)
+        services.end_jobs(self.system, self.instance)
+
+    def start(self) -> None:
+        services.start(self.system, self.doors.keeper, self.instance, self.wanted.configuration)
+
+    def start_again(self) -> None:
+        if self.decisions["runs"]:
+            self.start()
+            self.wait()
+
+    def wait(self) -> None:
+        wait_for_pages(self.doors, self.instance, self.wanted.configuration)
+
+    def record(self) -> None:
+        """Once nothing writes any more: what was touched since is unpacked as well."""
+        whole = not self.decisions["database_only"]
+        staying = self.untouched() if whole else set()
+        if whole:
+            self.unpack_but(staying | self.unpacked())
+        found = {
+            "origin": self.decisions["origin"],
+            "label": self.decisions["former_label"],
+            "database": self.before.database,
+            "database_only": not whole,
+            "media": str(self.kept_media),
+            "exchanges": self.exchanges(staying) if whole else [],
+            "jobs": media.jobs(self.packs, self.system, self.instance.media, staying),
+        }
+        before.write(self.system, self.before, found)
+
+    def unpacked(self) -> set[str]:
+        """The groups that wait beside the media already; those without a day are no such proof."""
+        return {group.name for group in self.packs.groups(self.media)} - {media.OTHER}
+
+    def exchanges(self, staying: set[str]) -> list[tuple[str, bool]]:
+        """Paths in the media that are exchanged, and whether something comes for each."""
+        coming = media.paths(self.packs, self.media, staying)
+        leaving = media.paths(self.packs, self.instance.media, staying)
+        return [(path, path in coming) for path in sorted(coming | leaving)]
+
+    def all_exchanges(self) -> list[Exchange]:
+        own = etc.exchanges(self.restoring, self.before)
+        return own + [
+            Exchange(self.instance.media / path, self.media / path, self.kept_media / path, comes)
+            for path, comes in before.record(self.system, self.before)["exchanges"]
+        ]
+
+    def exchange(self) -> None:
+        exchange.make(self.system, self.instance, self.all_exchanges())
+
+    def exchange_back(self) -> None:
+        if before.exists(self.system, self.before):
+            exchange.undo(self.system, self.instance, self.all_exchanges())
+
+    def forget_record(self) -> None:
+        self.system.remove_tree(self.before.root)
+        self.system.remove_tree(self.kept_media)
+
+    def exchange_database(self) -> None:
+        names = self.instance.database, self.restoring.database, self.before.database
+        database.exchange(self.server, *names)
+
+    def exchange_database_back(self) -> None:
+        names = self.instance.database, self.restoring.database, self.before.database
+        database.exchange_back(self.server, *names)
+
+    def remember(self) -> None:
+        known = {"restored": {"origin": self.decisions["origin"], "stamp": self.before.stamp}}
+        if self.decisions["revision"]:
+            known["revision"] = self.decisions["revision"]
+        facts.remember(self.system, self.instance, **known)
+
+    def clear(self) -> None:
+        """Only the state before the last restore can be brought back."""
+        for one in before.all_of(self.system, self.instance):
+            if one != self.before:
+                before.remove(self.system, self.server, one)
+        self.system.remove_tree(self.restoring.root)
+        self.system.remove_tree(self.media)
+
+
+def _ignore(_outcome: object) -> None:
+    """A step gives no answer."""

@@ -1,0 +1,84 @@
+"""The state of an instance before a restore, which is kept for some days."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lava_deploy.beside import HIDDEN, Before, befores
+from lava_deploy.model import STAMP
+
+if TYPE_CHECKING:
+    from lava_deploy.model import Instance
+    from lava_deploy.postgres import Postgres
+    from lava_deploy.system import System
+
+DAYS_KEPT = 7
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A state that is kept: since when, in place of which snapshot, until when; bytes on disk."""
+
+    stamp: str
+    snapshot: str
+    until: str
+    size: int
+
+
+def exists(system: System, found: Before) -> bool:
+    return system.exists(found.record)
+
+
+def record(system: System, kept: Before) -> dict[str, Any]:
+    """What was exchanged for what. Raises FileNotFoundError."""
+    return json.loads(system.read(kept.record))
+
+
+def write(system: System, kept: Before, found: dict[str, Any]) -> None:
+    """Write down what is exchanged for what; from here on it can be undone."""
+    system.make_directory(kept.root, 0o700)
+    system.write(kept.record, json.dumps(found), mode=0o600)
+
+
+def all_of(system: System, instance: Instance) -> list[Before]:
+    """Those that are kept, whole or not, the newest last."""
+    return [Before(instance, name) for name in system.names(befores(instance))]
+
+
+def newest(system: System, instance: Instance) -> Before | None:
+    """The one that an undo would bring back."""
+    return next((one for one in reversed(all_of(system, instance)) if exists(system, one)), None)
+
+
+def describe(system: System, postgres: Postgres, kept: Before) -> Kept:
+    """What an admin wants to know of one. Raises Unreachable."""
+    known = record(system, kept)
+    size = system.size(kept.root) + system.size(Path(known["media"]))
+    if postgres.has_database(kept.database):
+        size += postgres.size(kept.database)
+    until = _time(kept.stamp) + timedelta(days=DAYS_KEPT)
+    return Kept(kept.stamp, known["origin"], until.isoformat(timespec="seconds"), size)
+
+
+def remove(system: System, postgres: Postgres, kept: Before) -> None:
+    """Remove one, with its database and media."""
+    postgres.remove_database(kept.database)
+    system.remove_tree(kept.instance.media / HIDDEN / kept.root.name)
+    system.remove_tree(kept.root)
+    system.remove_directory(kept.instance.media / HIDDEN)
+    system.remove_directory(kept.root.parent)
+
+
+def remove_old(system: System, postgres: Postgres, instance: Instance, now: datetime) -> None:
+    """Remove those that were kept for long enough."""
+    for one in all_of(system, instance):
+        if _time(one.stamp) + timedelta(days=DAYS_KEPT) < now:
+            remove(system, postgres, one)
+
+
+def _time(stamp: str) -> datetime:
+    return datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
