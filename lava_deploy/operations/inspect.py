@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.configuration import (
@@ -15,12 +14,15 @@ from lava_deploy.configuration import (
     Database,
     Route,
 )
-from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER, STAMP
+from lava_deploy.errors import DeployError
+from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER
 from lava_deploy.parts import configuration as configuration_file
-from lava_deploy.parts import facts, release, route, services, tokens
+from lava_deploy.parts import facts, release, route, services, snapshots, tokens
+from lava_deploy.snapshot import time_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from lava_deploy.model import Instance, Offers, ServiceState
     from lava_deploy.operations import Doors
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 class Overview:
     """One instance as it is now.
 
-    `snapshot_age` is in seconds, None without a snapshot; `smoke` is the last smoke job's outcome.
+    `snapshot_age` is in seconds, None without a good one; `smoke` is the last smoke job's outcome.
     """
 
     name: str
@@ -175,14 +177,12 @@ def offers(doors: Doors, repository: str, *, refresh: bool) -> Offers:
 
 
 def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None:
-    """Seconds since the newest whole snapshot was begun; its name is that time."""
-    newest = None
-    for name in doors.system.names(doors.host.backups / instance.name):
-        try:
-            newest = datetime.strptime(name, STAMP).replace(tzinfo=UTC)
-        except ValueError:  # `latest`, or one that is being made
-            continue
-    return int((now - newest).total_seconds()) if newest else None
+    """Seconds since the newest good snapshot was begun; its name is that time."""
+    try:
+        good = snapshots.last_good(doors.system, doors.host, instance.name)
+    except DeployError:  # which are broken cannot be known: `snapshots list` says why
+        return None
+    return int((now - time_of(good.id)).total_seconds()) if good else None
 
 
 def about(doors: Doors, instance: Instance) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def unmark(system: System, snapshot: Snapshot) -> None:
 def publish(system: System, partial: Snapshot, manifest: Manifest) -> Snapshot:
     """Make what was built beside a snapshot; from the rename on it exists, whatever comes.
 
-    Everything in it is brought to the disk first. May be repeated.
+    Everything in it that is new is brought to the disk first. May be repeated.
     """
     directory = partial.path.parent
     whole = Snapshot(directory / manifest.id)
@@ -163,7 +163,7 @@ def publish(system: System, partial: Snapshot, manifest: Manifest) -> Snapshot:
         system.write(partial.manifest, text, mode=0o600)
         system.write(partial.checksums, form.checksums(text, manifest.members), mode=0o600)
         for path, status in system.statuses(partial.path).items():
-            if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            if _is_only_here(status):
                 system.flush(partial.path / path)
         system.rename(partial.path, whole.path)
         system.flush(directory)

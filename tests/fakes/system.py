@@ -1,5 +1,8 @@
 """The door to the machine in memory, with the methods of lava_deploy.system.System."""
 
+import os
+import stat
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +71,24 @@ class FakeSystem:
     def target(self, link: Path) -> str:
         node = self.world.nodes.get(str(link))
         return node.text if node and node.kind == LINK else ""
+
+    def statuses(self, tree: Path) -> dict[str, os.stat_result]:
+        """Each file has an inode of its own, by its path."""
+        if not self.is_directory(tree):
+            raise FileNotFoundError(2, "No such file or directory", str(tree))
+        paths = [str(tree), *self.world.below(tree)]
+        return {os.path.relpath(path, tree): self._status(path) for path in paths}
+
+    def _status(self, path: str) -> os.stat_result:
+        node = self.world.nodes[path]
+        kind = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, LINK: stat.S_IFLNK}[node.kind]
+        size = len(node.text.encode())
+        fields = (kind | node.mode, zlib.crc32(path.encode()), 0, 1, 0, 0, size, 0, 0, 0)
+        return os.stat_result(fields, {"st_blocks": -(-size // 512), "st_mtime_ns": 0})
+
+    def flush(self, path: Path) -> None:
+        if not self.exists(path):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
 
     def free_space(self, path: Path) -> int:
         return 100 * GIGABYTE
