@@ -8,7 +8,7 @@ import re
 
 # What LAVA writes: `extra: PATH` on a line of its own, or within {…} as before PyYAML 5.1, with the
 # path plain or in quotes. For PostgreSQL, as for Python.
-MEDIA_PATH = r"""((?:^|\n|\{|,\s+)extra: ['"]?)/[^'",\n]*/job-output/(?=\d{4}/\d\d/|job-\d)"""
+MEDIA_PATH = r"""((?:^|\n|\{|,\s+)extra: ['"]?)/[^,\n]*/job-output/(?=\d{4}/\d\d/|job-\d)"""
 PLAIN_IN_YAML = re.compile(r"/[\w./+@~-]+")
 METADATA_LENGTH = 4096  # lava_results_app.models.TestCase.metadata
 SQUASHED = re.compile(r"\d+_squashed_(\d+)")
@@ -137,6 +137,7 @@ def take_over_worker(former, name, token):
     A new worker of that name is like the former one. Nothing happens without the former one, or if
     it has that name already.
     """
+    from django.contrib.admin.models import LogEntry
     from django.db import transaction
     from lava_scheduler_app.models import Worker
 
@@ -149,6 +150,9 @@ def take_over_worker(former, name, token):
             old.save(force_insert=True)
         Worker.objects.filter(hostname=name).update(token=token)
         Worker(hostname=name).permissions.all().delete()
+        # where the history of workers is before 2026.10
+        logged = LogEntry.objects.filter(content_type__model="worker", object_id=former)
+        logged.update(object_id=name, object_repr=name)
         # with hidden ones: a job that asked for the worker would be deleted along with it
         for field in Worker._meta.get_fields(include_hidden=True):
             if field.one_to_many and field.auto_created:

@@ -35,7 +35,7 @@ if _database_beside:
     EVENT_NOTIFICATION = False
     LOGGING, SENTRY_DSN = None, ""
     # LAVA notifies by a task: nobody takes it from a queue in memory.
-    CELERY_TASK_ALWAYS_EAGER, CELERY_BROKER_URL = False, "memory://"
+    CELERY_TASK_ALWAYS_EAGER, CELERY_BROKER_URL = False, "memory://localhost"
 _logs_are_ours = LOGGING is None
 
 # A name of ours, so that the password stands in no other file.
