@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import ModuleType
@@ -41,12 +42,12 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Resu
             connection, process = _start()
             crew[connection] = process
             busy.add(connection)
-            connection.send((work, waiting.pop()))
+            _send(connection, work, waiting.pop())
         while busy:
             for connection in busy.intersection(wait(list(busy))):
                 result = _receive(connection)
                 if waiting:
-                    connection.send((work, waiting.pop()))
+                    _send(connection, work, waiting.pop())
                 else:
                     busy.remove(connection)
                 yield result
@@ -59,15 +60,27 @@ def each(work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Resu
                 process.join()
 
 
-def _receive(connection: Connection) -> Any:
-    """What a worker has done. Raises what it raised."""
+def _send(connection: Connection, work: Callable[[Task], Result], task: Task) -> None:
+    with _alive():
+        connection.send((work, task))
+
+
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    """The worker at the other end of a connection lives, or a DeployError is raised."""
     try:
-        done, result = connection.recv()
+        yield
     except (EOFError, ConnectionError) as error:
         raise DeployError(
             "a process that reads or writes packs was killed",
             hint="The kernel kills processes when memory is short: `dmesg` tells.",
         ) from error
+
+
+def _receive(connection: Connection) -> Any:
+    """What a worker has done. Raises what it raised."""
+    with _alive():
+        done, result = connection.recv()
     if not done:
         raise result
     return result
@@ -76,6 +89,8 @@ def _receive(connection: Connection) -> Any:
 def _start() -> tuple[Connection, SpawnProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
+    # what multiprocessing keeps for itself; its start would unblock signals
+    resource_tracker.ensure_running()
     process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
     with _signals_blocked(), _without_main():
         process.start()
