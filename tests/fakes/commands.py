@@ -10,6 +10,7 @@ import yaml
 
 from lava_deploy.errors import CommandFailed
 from lava_deploy.system import Finished
+from tests.fakes import dumps
 from tests.fakes.world import FILE, LINK, Node, World
 
 UNITS = "/etc/systemd/system"
@@ -33,7 +34,7 @@ def run(
     world: World, words: Sequence[str], stdin: str, user: str, environment: Mapping[str, str]
 ) -> Finished:
     """Run a command. Raises CommandFailed, and AssertionError for one that it does not know."""
-    looked = _look(world, words)
+    looked = _look(world, words) or dumps.look(world, words)
     if looked is not None:
         return looked
     with world.trouble.change(" ".join(words), CommandFailed(words, 1, "it was made to fail")):
@@ -119,6 +120,14 @@ def _change(
         case ["pg_dump", "--no-owner", "--no-privileges", "--clean", "--if-exists", *place]:
             rows = _rows(world, words, place, user, environment)
             return json.dumps({key: row for key, row in rows.items() if key != "owner"})
+        case ["setpriv", user, *more] if "--pdeathsig=TERM" in more:
+            place = [one for one in more if one.startswith("--dbname=")]
+            rows = _rows(world, words, place, user.removeprefix("--reuid="), environment)
+            dumps.run(world, words, rows)
+        case ["chown", "--recursive", "--no-dereference", "root:root", _]:
+            pass
+        case ["chmod", "--recursive", "go=", tree]:
+            dumps.close(world, tree)
         case ["psql", "--quiet", "--no-psqlrc", "--single-transaction", *_, host, port, name]:
             rows = _rows(world, words, [host, port, name], user, environment)
             rows.update(json.loads(stdin))

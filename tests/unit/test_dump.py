@@ -1,6 +1,14 @@
-"""Which contents of a dump the owner of a database can load."""
+"""Which contents of a dump the owner of a database can load; dumps on the machine in memory."""
 
+from pathlib import Path
+
+import pytest
+
+from lava_deploy.configuration import Database
+from lava_deploy.errors import CommandFailed
+from lava_deploy.model import Host, Secret
 from lava_deploy.parts import dump
+from tests.fakes import FakePostgres, FakeSystem, World
 
 COMMENT = """\
 ;
@@ -37,3 +45,22 @@ def test_what_only_a_superuser_may_load_is_left_out() -> None:
 def test_the_version_that_made_a_dump_is_read_from_its_list() -> None:
     found = dump.DUMPED_BY.search(COMMENT)
     assert found and found[1] == "9"
+
+
+def test_the_machine_in_memory_loads_what_it_dumped_once_and_for_who_has_the_password() -> None:
+    world, instance, path = World(), Host().instance("demo"), Path("/backup/db")
+    system, server = FakeSystem(world), FakePostgres(world)
+    server.make_role(instance.user, "right")
+    for name in (instance.database, "beside"):
+        server.make_database(name, instance.user)
+    world.databases[instance.database]["migrate"] = "done"
+    place, right = Database(port=5432), Secret("right")
+    with pytest.raises(CommandFailed):
+        dump.make(system, instance, place, Secret("wrong"), path, 15, "a state")
+    dump.make(system, instance, place, right, path, 15, "a state")
+    assert world.nodes[str(path)].mode == 0o700
+    assert dump.readable_faults(system, path, 15) == []
+    dump.load(system, instance, place, right, path, "beside", 15)
+    assert world.databases["beside"] == world.databases[instance.database]
+    with pytest.raises(CommandFailed):
+        dump.load(system, instance, place, right, path, "beside", 15)
