@@ -8,7 +8,7 @@ from types import FrameType
 import click
 
 from lava_deploy import __version__
-from lava_deploy.cli import host, instances, logs, routes, running, snapshots
+from lava_deploy.cli import host, instances, logs, restoring, routes, running, snapshots
 from lava_deploy.cli.context import Context
 from lava_deploy.errors import CommandFailed, DeployError, remedy
 
@@ -27,7 +27,7 @@ def lava_deploy(context: click.Context, root: str) -> None:
     context.ensure_object(Context).root = root
 
 
-for module in (host, instances, routes, snapshots, running, logs):
+for module in (host, instances, routes, snapshots, restoring, running, logs):
     for command in module.COMMANDS:
         lava_deploy.add_command(command)
 # The name of 2012.

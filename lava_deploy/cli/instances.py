@@ -261,7 +261,7 @@ def _rebuild(
     read: Callable[[Context, Instance], Configuration],
 ) -> Plan:
     """The plan of an unfinished command, as it was planned then; `read` reads instance.yaml."""
-    from lava_deploy.operations import apply, install, remove, setup
+    from lava_deploy.operations import apply, backup, install, remove, restore, setup, undo
 
     doors, decisions = context.doors, journal.decisions
     if journal.subject == HOST:
@@ -273,6 +273,10 @@ def _rebuild(
     if journal.operation == install.OPERATION:
         order = install.Request(**decisions)
         return installing.plan(context, order, config.build(order.values, "the order"))
+    if journal.operation in (backup.OPERATION, restore.OPERATION, undo.OPERATION):
+        from lava_deploy.cli import restoring
+
+        return restoring.rebuilt(context, journal, undoing=read is in_force)
     if journal.operation == remove.OPERATION:
         return remove.plan(doors, instance, decisions, in_force(context, instance))
     changes = decisions["changes"]

@@ -163,6 +163,20 @@ def alone(doors: Doors, what: str) -> AbstractContextManager[None]:
     return locks.locked(doors.host.locks, SHARED_LOCK, what, patience=60)
 
 
+def halt(doors: Doors, instance: Instance) -> None:
+    """Stop all services, and end the jobs that go on without them."""
+    from lava_deploy.parts import services
+
+    doors.keeper.stop_all(instance)
+    services.end_jobs(doors.system, instance)
+
+
+def go_on(doors: Doors, instance: Instance, configuration: Configuration) -> None:
+    """Start all services, and wait until the pages answer."""
+    doors.keeper.start_all(instance)
+    wait_for_pages(doors, instance, configuration)
+
+
 def wait_for_pages(
     doors: Doors,
     instance: Instance,

@@ -10,6 +10,7 @@ from packaging.version import InvalidVersion, Version
 from lava_deploy.configuration import Database
 from lava_deploy.operations import runs
 from lava_deploy.parts import dump, facts, release
+from lava_deploy.snapshot import Snapshot
 from lava_deploy.sources import snapshot as kept_code
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lava_deploy.operations import Doors
     from lava_deploy.operations.restore import Request
     from lava_deploy.postgres import Postgres
-    from lava_deploy.snapshot import Manifest, Snapshot
+    from lava_deploy.snapshot import Manifest
 
 # Postgres wants half as much again for indexes while it makes them, and for its log.
 DATABASE_SHARE = 1.5
@@ -97,3 +98,8 @@ def prepare(doors: Doors, source: Snapshot, add_packages: Callable[[Sequence[str
     if code.build_packages:
         add_packages(code.build_packages)
     return release.build(system, doors.packs, cache, code, doors.report.progress)
+
+
+def configuration_text(doors: Doors, source: str) -> str:
+    """The instance.yaml in the snapshot at a path. Raises FileNotFoundError."""
+    return doors.packs.read(Snapshot(Path(source)).etc, "instance.yaml").decode()

@@ -15,7 +15,7 @@ from lava_deploy.beside import Before, Exchange, Restoring
 from lava_deploy.configuration import Database
 from lava_deploy.errors import DeployError
 from lava_deploy.model import Revision
-from lava_deploy.operations import runs, texts_of, wait_for_pages
+from lava_deploy.operations import go_on, halt, runs, texts_of
 from lava_deploy.parts import (
     before,
     console,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from lava_deploy.snapshot import Manifest
 
 OPERATION = "restore"
+# The sections of instance.yaml that are about this instance on this host, not about its content.
+KEPT = ("route", "components", "limits", "database")
 REASON = "lava-deploy: it ran when the snapshot was taken that was restored"
 NOTE = "lava-deploy: a snapshot was restored; is the device as this LAVA believes?"
 
@@ -77,8 +79,12 @@ def decide(
     manifest: Manifest,
     request: Request,
     stamp: str,
+    keeps: Configuration,
 ) -> dict[str, Any]:
-    """What the plan is rebuilt from, also when the snapshot is gone by then."""
+    """What the plan is rebuilt from, also when the snapshot is gone by then.
+
+    `keeps` is what of its configuration the instance keeps.
+    """
     known, current = facts.read(doors.system, instance), release.in_use(doors.system, instance)
     other = request.with_release and manifest.version != current.version
     revision = asdict(kept_code.revision(doors.system, source.release)) if other else None
@@ -96,6 +102,7 @@ def decide(
         "media": manifest.media,
         "worker": manifest.worker,
         "own_worker": known["worker"],
+        "keeps": {section: asdict(getattr(keeps, section)) for section in KEPT},
         "database": known["database"],
         "dispatcher": "dispatcher" in known["services"],
         "own_disk": not doors.packs.on_one_disk(instance.media, instance.root),
@@ -107,7 +114,7 @@ def plan(
     instance: Instance,
     decisions: Mapping[str, Any],
     wanted: Wanted,
-    prove: Callable[[], object],
+    prove: Callable[[], None],
 ) -> Plan:
     """Make all beside, stop, exchange, start; `prove` runs the smoke job."""
     making = _Restoring(doors, instance, decisions, wanted, prove)
@@ -123,7 +130,7 @@ class _Restoring:
         instance: Instance,
         decisions: Mapping[str, Any],
         wanted: Wanted,
-        prove: Callable[[], object],
+        prove: Callable[[], None],
     ) -> None:
         self.doors, self.system, self.packs = doors, doors.system, doors.packs
         self.instance, self.decisions = instance, decisions
@@ -158,12 +165,10 @@ class _Restoring:
                 lambda: release.switch(self.system, self.instance, decisions["former_label"]),
             ),
         )
-        running = (
-            Step("start the services", self.start, self.stop),
-            Step("see that the pages answer", self.wait),
-        )
-        proven = (Step("prove it by a smoke job", lambda: _ignore(self.prove())),)
+        running = (Step("start the services", self.start_again, self.stop),)
+        proven = (Step("prove it by a smoke job", self.prove),)
         whole, other = not decisions["database_only"], decisions["revision"]
+        proves = decisions["runs"] and decisions["smoke"] and decisions["dispatcher"]
         return (
             *(released if other else ()),
             Step("load the database beside", self.load, self.forget_database),
@@ -175,11 +180,7 @@ class _Restoring:
             *(exchanged if whole else ()),
             *(switched if other else ()),
             *(running if decisions["runs"] else ()),
-            *(
-                proven
-                if decisions["runs"] and decisions["smoke"] and decisions["dispatcher"]
-                else ()
-            ),
+            *(proven if proves else ()),
         )
 
     def afterwards(self) -> tuple[Step, ...]:
@@ -321,19 +322,11 @@ class _Restoring:
         self.system.remove_tree(self.restoring.root)
 
     def stop(self) -> None:
-        services.stop(self.system, self.doors.keeper, self.instance, self.wanted.configuration)
-        services.end_jobs(self.system, self.instance)
-
-    def start(self) -> None:
-        services.start(self.system, self.doors.keeper, self.instance, self.wanted.configuration)
+        halt(self.doors, self.instance)
 
     def start_again(self) -> None:
         if self.decisions["runs"]:
-            self.start()
-            self.wait()
-
-    def wait(self) -> None:
-        wait_for_pages(self.doors, self.instance, self.wanted.configuration)
+            go_on(self.doors, self.instance, self.wanted.configuration)
 
     def record(self) -> None:
         """Once nothing writes any more: what was touched since is unpacked as well."""
@@ -344,7 +337,6 @@ class _Restoring:
         found = {
             "origin": self.decisions["origin"],
             "label": self.decisions["former_label"],
-            "database": self.before.database,
             "database_only": not whole,
             "media": str(self.kept_media),
             "exchanges": self.exchanges(staying) if whole else [],
@@ -401,7 +393,3 @@ class _Restoring:
                 before.remove(self.system, self.server, one)
         self.system.remove_tree(self.restoring.root)
         self.system.remove_tree(self.media)
-
-
-def _ignore(_outcome: object) -> None:
-    """A step gives no answer."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from lava_deploy.beside import HIDDEN
 from lava_deploy.packs.trees import OLD_JOB, OUTPUT
 
+PIECE = 2**20
 # Below job-output: years, months, days; what has another name there is loose.
 LEVELS = (re.compile(r"[0-9]{4}"), re.compile(r"[0-9]{2}"), re.compile(r"[0-9]{2}"))
 
@@ -25,11 +25,17 @@ def share(path: Path, to: Path) -> None:
     try:
         os.link(path, beside)
     except OSError:  # no hard links, too many of this file, or another disk
-        shutil.copyfile(path, beside)
-        beside.chmod(0o600)
-        with open(beside, "rb") as copied:
-            os.fsync(copied)
+        _copy(path, beside)
     beside.replace(to)
+
+
+def _copy(path: Path, to: Path) -> None:
+    handle = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(path, "rb") as read, open(handle, "wb") as written:
+        while piece := read.read(PIECE):
+            written.write(piece)
+        written.flush()
+        os.fsync(written)
 
 
 def loose(media: Path) -> Iterator[str]:
