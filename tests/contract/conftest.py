@@ -1,4 +1,7 @@
-"""What contract tests of several files stand on."""
+"""What several contract tests stand on: a release of the real LAVA, a cluster to be restarted.
+
+The release is of the Debian archive that this host uses, and built once.
+"""
 
 import os
 import subprocess
@@ -7,10 +10,33 @@ from pathlib import Path
 
 import pytest
 
+from lava_deploy import sources
 from lava_deploy.configuration import Database
-from lava_deploy.model import Host
-from lava_deploy.parts import database, user
+from lava_deploy.model import Host, Wanted
+from lava_deploy.packs import Packs
+from lava_deploy.parts import database, release, user
+from lava_deploy.system import System
 from tests.contract.trial import CLUSTER, PASSWORD, TABLES, Rig, control
+
+
+def quiet(_line: str) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    return Host.below(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="session")
+def revision(host):
+    return sources.find(System(), host.cache, Wanted("latest", "debian", ""), quiet)
+
+
+@pytest.fixture(scope="session")
+def built(host, revision):
+    code = sources.fetch(System(), host.cache, revision, quiet)
+    return release.build(System(), Packs(), host.cache, code, quiet)
 
 
 @pytest.fixture(scope="module")
