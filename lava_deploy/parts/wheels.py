@@ -26,7 +26,7 @@ ALWAYS = "wheel"
 
 
 def make(system: System, cache: Path, release: Release, to: Path) -> None:
-    """Put the files into the directory `to`, as links to those of the cache.
+    """Put the files into the directory `to`, as links to those of the cache, and on the disk.
 
     They serve the release's own version of Python on machines of this kind. Raises CommandFailed
     when they cannot be had as the lock has them.
@@ -47,6 +47,8 @@ def make(system: System, cache: Path, release: Release, to: Path) -> None:
                 system.remove_tree(partial)
     system.remove_tree(to)
     system.copy_linked(kept, to)
+    for path in (*(to / name for name in system.names(to)), to):
+        system.flush(path)
 
 
 def _download(system: System, release: Release, lock: str, to: Path) -> None:

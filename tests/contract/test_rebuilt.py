@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lava_deploy import sources, uv
+from lava_deploy import uv
 from lava_deploy.errors import UnknownRevision
-from lava_deploy.model import CODE, DESCRIPTION, LOCK, PYTHON, WHEELS, Built, Host, Wanted
+from lava_deploy.model import CODE, DESCRIPTION, LOCK, PYTHON, WHEELS, Built, Host
 from lava_deploy.packs import Packs
 from lava_deploy.parts import release, wheels
 from lava_deploy.sources import snapshot
@@ -38,25 +38,9 @@ def quiet(_line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    return Host.below(tmp_path_factory.mktemp("root"))
-
-
-@pytest.fixture(scope="module")
-def revision(host):
-    return sources.find(System(), host.cache, Wanted("latest", "debian", ""), quiet)
-
-
-@pytest.fixture(scope="module")
-def built(host, revision):
-    code = sources.fetch(System(), host.cache, revision, quiet)
-    return release.build(System(), Packs(), host.cache, code, quiet)
-
-
-@pytest.fixture(scope="module")
 def kept(tmp_path_factory, host, built):
     """What a backup takes of the release of an instance."""
-    instance = host.instance("demo")
+    instance = host.instance("kept")
     release.make(System(), instance, "first", built)
     directory = tmp_path_factory.mktemp("snapshot") / "release"
     directory.mkdir(parents=True)
@@ -148,8 +132,8 @@ def test_what_is_there_as_source_only_comes_with_what_builds_it(tmp_path, host, 
     compile_ = ["pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--python", PYTHON]
     # the last release of it that has no wheel
     uv.run(system, host.cache, [*compile_, "--output-file", lock, "-"], stdin=SOURCE_ONLY)
-    found = release.of(system, host.instance("demo"), "first")
-    shutil.copytree(found.path / "venv", tmp_path / "venv", symlinks=True)
+    found = release.of(system, host.instance("kept"), "first")
+    (tmp_path / "venv").symlink_to(found.path / "venv")
     wheels.make(system, host.cache, dataclasses.replace(found, path=tmp_path), tmp_path / WHEELS)
     offline = ["pip", "install", "--require-hashes", "--no-index", "--find-links"]
     install = [*offline, tmp_path / WHEELS, "--target", tmp_path / "installed", "-r", lock]
@@ -160,7 +144,7 @@ def test_what_is_there_as_source_only_comes_with_what_builds_it(tmp_path, host, 
 def with_wheels(directory: Path, host: Host, kept: Path) -> Path:
     """What a backup takes of a release if it is told to take its dependencies, too."""
     shutil.copytree(kept, directory / "release")
-    found = release.of(System(), host.instance("demo"), "first")
+    found = release.of(System(), host.instance("kept"), "first")
     wheels.make(System(), host.cache, found, directory / "release" / WHEELS)
     return directory / "release"
 

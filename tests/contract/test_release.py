@@ -6,9 +6,9 @@ import stat
 
 import pytest
 
-from lava_deploy import sources, uv
+from lava_deploy import uv
 from lava_deploy.errors import CommandFailed
-from lava_deploy.model import Code, Host, Revision, Wanted
+from lava_deploy.model import Code, Host, Revision
 from lava_deploy.packs import Packs
 from lava_deploy.parts import release
 from lava_deploy.system import System
@@ -18,22 +18,6 @@ pytestmark = pytest.mark.contract
 
 def quiet(_line: str) -> None:
     """Progress that nobody watches."""
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    return Host.below(tmp_path_factory.mktemp("root"))
-
-
-@pytest.fixture(scope="module")
-def revision(host):
-    return sources.find(System(), host.cache, Wanted("latest", "debian", ""), quiet)
-
-
-@pytest.fixture(scope="module")
-def built(host, revision):
-    code = sources.fetch(System(), host.cache, revision, quiet)
-    return release.build(System(), Packs(), host.cache, code, quiet)
 
 
 @pytest.fixture
