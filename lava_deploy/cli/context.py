@@ -124,10 +124,16 @@ class Context:
 
         with locks.locked(self.host.locks, subject, command_line()):
             journal = journals.unfinished(self.host.journals, subject)
-            if journal and not unfinished:
+            if journal and not unfinished and not self._cleared_away(journal):
                 message, hint = told(journal)
                 raise Busy(message, hint=hint)
             yield
+
+    def _cleared_away(self, journal: Journal) -> bool:
+        """Whether it was a backup, which nobody needs to decide about: it left nothing of value."""
+        from lava_deploy.cli import restoring  # which imports this module
+
+        return restoring.clear_away(self, journal)
 
     @contextmanager
     def recorded(self, subject: str) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lava_deploy.journal import Journal
     from lava_deploy.model import Instance
     from lava_deploy.operations.restore import Request, Wanted
+    from lava_deploy.snapshot import Manifest, Snapshot
     from lava_deploy.steps import Plan
 
 NEWEST = "`latest` is the newest good one."
@@ -108,32 +109,56 @@ def restore_db(
         _restore(context, instance, snapshot, request, dry_run=dry_run)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A snapshot that was verified, with what it says of itself."""
+
+    snapshot: Snapshot
+    manifest: Manifest
+
+
 def _restore(
     context: Context, instance: Instance, text: str, request: Request, *, dry_run: bool
 ) -> None:
-    from lava_deploy.operations import restorable, snapshots
-    from lava_deploy.operations import restore as operation
+    from lava_deploy.operations import snapshots
 
     doors, name = context.doors, instance.name
     found = snapshots.find(doors, name, text)
     with context.report.working(f"verify {found.path}"):
         manifest = snapshots.verified(doors, found, context.now)
+    chosen = Chosen(found, manifest)
+    if dry_run:
+        context.report.plan(_new_plan(context, instance, chosen, request))
+        return
+    with context.recorded(name):
+        carry_out(context, instance, chosen, request)
+    context.report.note(f"{name} is as in {manifest.instance}/{manifest.id}")
+    context.report.note(f"`lava-deploy restore {name} --undo` brings back what was before")
+
+
+def carry_out(context: Context, instance: Instance, chosen: Chosen, request: Request) -> None:
+    """Restore a verified snapshot. Raises PreflightFailed with all that stands in the way."""
+    from lava_deploy.operations import restorable
+
+    plan = _new_plan(context, instance, chosen, request)
+    if plan.decisions["revision"]:
+        with context.report.working(f"build LAVA {chosen.manifest.version}"):
+            adder = installing.package_adder(context)
+            restorable.prepare(context.doors, chosen.snapshot, adder)
+    context.carry_out(plan)
+
+
+def _new_plan(context: Context, instance: Instance, chosen: Chosen, request: Request) -> Plan:
+    from lava_deploy.operations import restorable
+    from lava_deploy.operations import restore as operation
+
+    doors, found, manifest = context.doors, chosen.snapshot, chosen.manifest
     refuse(restorable.faults(doors, instance, found, manifest, request))
     keeps = replace(
         in_force(context, instance), database=read_configuration(context, instance).database
     )
     decisions = operation.decide(doors, instance, found, manifest, request, context.stamp, keeps)
-    plan = _plan(context, instance, decisions)
-    if dry_run:
-        context.report.plan(plan)
-        return
-    if decisions["revision"]:
-        with context.report.working(f"build LAVA {manifest.version}"):
-            restorable.prepare(doors, found, installing.package_adder(context))
-    with context.recorded(name):
-        context.carry_out(plan)
-    context.report.note(f"{name} is as in {decisions['origin']}")
-    context.report.note(f"`lava-deploy restore {name} --undo` brings back what was before")
+    return _plan(context, instance, decisions)
 
 
 def _plan(context: Context, instance: Instance, decisions: Mapping[str, Any]) -> Plan:
@@ -165,6 +190,20 @@ def rebuilt(context: Context, journal: Journal, *, undoing: bool) -> Plan:
         wanted = operation.Wanted(keeps, "")
         return operation.plan(context.doors, instance, journal.decisions, wanted, lambda: None)
     return _plan(context, instance, journal.decisions)
+
+
+def clear_away(context: Context, journal: Journal) -> bool:
+    """Deal with what a killed backup left, and tell whether it was one; any other is left alone."""
+    from lava_deploy import steps
+    from lava_deploy.operations import backup
+
+    if journal.operation != backup.OPERATION:
+        return False
+    plan = rebuilt(context, journal, undoing=not journal.committed)
+    finish = steps.resume if journal.committed else steps.abandon
+    context.report.note(f"a backup of {journal.subject} was killed: what it left is cleared away")
+    finish(plan, context.host.journals, context.report)
+    return True
 
 
 def _wanted(context: Context, decisions: Mapping[str, Any]) -> Wanted:

@@ -16,7 +16,7 @@ from lava_deploy.sources import snapshot as kept_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lava_deploy.model import Built, Instance
+    from lava_deploy.model import Instance, Revision
     from lava_deploy.operations import Doors
     from lava_deploy.operations.restore import Request
     from lava_deploy.postgres import Postgres
@@ -88,16 +88,19 @@ def _room_faults(
     ]
 
 
-def prepare(doors: Doors, source: Snapshot, add_packages: Callable[[Sequence[str]], None]) -> Built:
-    """Build the release of a snapshot in the cache, out of the snapshot if need be."""
+def prepare(
+    doors: Doors, source: Snapshot, add_packages: Callable[[Sequence[str]], None]
+) -> Revision:
+    """Have the release of a snapshot in the cache, built out of the snapshot if need be."""
     system, cache = doors.system, doors.host.cache
-    built = release.cached(system, cache, kept_code.revision(system, source.release))
-    if built:
-        return built
+    revision = kept_code.revision(system, source.release)
+    if release.cached(system, cache, revision):
+        return revision
     code = kept_code.fetch(system, doors.packs, cache, source.release, doors.report.progress)
     if code.build_packages:
         add_packages(code.build_packages)
-    return release.build(system, doors.packs, cache, code, doors.report.progress)
+    release.build(system, doors.packs, cache, code, doors.report.progress)
+    return revision
 
 
 def configuration_text(doors: Doors, source: str) -> str:

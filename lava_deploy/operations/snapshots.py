@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from lava_deploy import retention
 from lava_deploy.errors import BrokenSnapshot
 from lava_deploy.parts import dump, snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from lava_deploy.operations import Doors
     from lava_deploy.parts.snapshots import Listed
     from lava_deploy.snapshot import Manifest, Snapshot
 
-# How a snapshot was verified: each file read, or each pack unpacked and the dump gone through, too.
-READ, UNPACKED = "read", "unpacked"
+# How a snapshot was verified: each file read; each pack unpacked and the dump gone through, too;
+# restored into an instance, which ran a job.
+READ, UNPACKED, REHEARSED = "read", "unpacked", "rehearsed"
 
 
 def listed(doors: Doors, instance: str) -> list[Listed]:
@@ -62,11 +63,26 @@ def _deep_faults(doors: Doors, snapshot: Snapshot) -> dict[str, str]:
 
 def verified(doors: Doors, snapshot: Snapshot, now: datetime) -> Manifest:
     """The manifest of a snapshot, all of which was read. Raises BrokenSnapshot."""
-    faults = verify(doors, snapshot, now, deep=False)
+    refuse(snapshot, verify(doors, snapshot, now, deep=False))
+    return snapshots.read(doors.system, snapshot)
+
+
+def refuse(snapshot: Snapshot, faults: Mapping[str, str]) -> None:
+    """Raises BrokenSnapshot when there are faults."""
     if faults:
         lines = [f"{path}: {fault}" for path, fault in sorted(faults.items())]
         raise BrokenSnapshot(str(snapshot.path), lines)
-    return snapshots.read(doors.system, snapshot)
+
+
+def about(doors: Doors, snapshot: Snapshot) -> dict[str, Any]:
+    """What a snapshot says of itself. Raises BrokenSnapshot."""
+    return {"path": str(snapshot.path), **asdict(snapshots.read(doors.system, snapshot))}
+
+
+def remember_rehearsal(doors: Doors, snapshot: Snapshot, now: datetime) -> None:
+    """Remember that a snapshot was restored and ran a job."""
+    if _is_listed(doors, snapshot):
+        snapshots.remember_verification(doors.system, snapshot, {}, now, REHEARSED)
 
 
 def mark(doors: Doors, snapshot: Snapshot, *, kept: bool) -> None:
@@ -90,6 +106,20 @@ def to_prune(doors: Doors, instance: str, policy: str) -> Pruning:
         for one in listed(doors, instance)
     ]
     return removal(doors, instance, retention.to_go(wanted, there))
+
+
+def removal_faults(doors: Doors, instance: str, going: Sequence[Snapshot]) -> list[str]:
+    """Why some of them are not removed: they are elsewhere, or marked as kept."""
+    kept = {one.snapshot.id for one in listed(doors, instance) if one.kept}
+    elsewhere = [one for one in going if one != snapshots.at(doors.host, instance, one.id)]
+    return [
+        *(f"{one.path} is no snapshot of {instance} on this host" for one in elsewhere),
+        *(
+            f"{one.id} is kept: `lava-deploy snapshots keep {instance} {one.id} --off` first"
+            for one in going
+            if one.id in kept
+        ),
+    ]
 
 
 def removal(doors: Doors, instance: str, ids: Sequence[str]) -> Pruning:

@@ -16,6 +16,7 @@ from lava_deploy.cli.context import Context
 from lava_deploy.journal import Journal, unfinished
 from lava_deploy.model import PYTHON, Revision
 from lava_deploy.operations import SYSTEMD, Doors, apply, install, remove, setup
+from lava_deploy.packs import Packs
 from lava_deploy.parts import guest, release, supervisor
 from lava_deploy.report import Report
 from lava_deploy.steps import Plan
@@ -59,6 +60,7 @@ class Stage:
             postgres=lambda _: FakePostgres(world),
             open_playbook=lambda: FakePlaybook(world),
             open_web=lambda: FakeWeb(world),
+            open_packs=Packs,
             report=self.context.report,
         )
 

@@ -20,6 +20,7 @@ TYPES = {"model", "configuration", "snapshot", "beside", "errors"}
 MAY_IMPORT = {
     "cli": {
         *("cli", "config", "operations", "report", "steps", "journal", "locks", "certificates"),
+        "retention",
         *TYPES,
         *DOORS,
     },
