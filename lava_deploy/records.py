@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
-    Statuses = Mapping[str, os.stat_result]
+    from lava_deploy.inventory import Inventory
 
 FORMAT = 1
 ABOUT = "What lava-deploy knows of the snapshots beside this file; nothing here is to be edited."
@@ -28,11 +26,11 @@ class Records:
     snapshots: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 
-    def known_faults(self, id: str, statuses: Statuses) -> dict[str, str]:
+    def known_faults(self, id: str, files: Inventory) -> dict[str, str]:
         """What is known to be wrong with a snapshot, by the paths of its files."""
         shared = {
             path: f"is one file with {self.broken[identity]}, which was found broken"
-            for path, identity in identities(statuses).items()
+            for path, identity in identities(files).items()
             if identity in self.broken
         }
         its = self.snapshots.get(id, {})
@@ -41,30 +39,34 @@ class Records:
         return {**shared, **own}
 
     def remember(
-        self, id: str, statuses: Statuses, faults: Mapping[str, str], when: str, level: str
+        self, id: str, files: Inventory, faults: Mapping[str, str], when: str, level: str
     ) -> None:
         """Take over what a verification found, in place of what was known of the same files."""
         its = self.snapshots.setdefault(id, {})
         its |= {"verified": when, "level": level, "faults": dict(faults)}
-        for path, identity in identities(statuses).items():
+        for path, identity in identities(files).items():
             self.broken.pop(identity, None)
             if path in faults:
                 self.broken[identity] = f"{id}/{path}"
 
-    def forget_others(self, there: Mapping[str, Statuses]) -> None:
-        """Forget snapshots and files that there are no more."""
-        self.snapshots = {id: its for id, its in self.snapshots.items() if id in there and its}
+    def forget_others(self, ids: Collection[str], there: Iterable[Inventory]) -> None:
+        """Forget snapshots that there are no more, and broken files that are in none of them."""
+        self.snapshots = {id: its for id, its in self.snapshots.items() if id in ids and its}
         if self.broken:
-            files = {file for statuses in there.values() for file in identities(statuses).values()}
+            files = {identity for one in there for identity in identities(one).values()}
             self.broken = {file: at for file, at in self.broken.items() if file in files}
 
 
-def identities(statuses: Statuses) -> dict[str, str]:
-    """What tells each file from all others: inodes alone are given to new files again."""
+def identities(files: Inventory) -> dict[str, str]:
+    """What tells each file, with what should be in it, from all others.
+
+    Inodes alone are given to new files again. What was damaged before a snapshot came to share it
+    is no fault of that snapshot.
+    """
     return {
-        path: f"{status.st_ino}:{status.st_mtime_ns}"
-        for path, status in statuses.items()
-        if stat.S_ISREG(status.st_mode)
+        path: f"{status.st_ino}:{status.st_mtime_ns}:{files.sums[path]}"
+        for path, status in files.statuses.items()
+        if path in files.sums
     }
 
 

@@ -132,7 +132,7 @@ def remember_verification(
     directory = snapshot.path.parent
     known = _records(system, directory)
     time = when.isoformat(timespec="seconds")
-    known.remember(snapshot.id, _statuses(system, snapshot), faults, time, level)
+    known.remember(snapshot.id, _look(system, snapshot), faults, time, level)
     _write(system, directory, known)
     _set_latest(system, directory)
 
@@ -295,7 +295,7 @@ def _known(system: System, host: Host, instance: str, like: str = "") -> str:
 def _listed(system: System, snapshot: Snapshot, known: Records) -> Listed:
     seen = _look(system, snapshot)
     its = known.snapshots.get(snapshot.id, {})
-    faults = {**known.known_faults(snapshot.id, seen.statuses), **seen.faults}
+    faults = {**known.known_faults(snapshot.id, seen), **seen.faults}
     only = [one for one in seen.statuses.values() if _is_only_here(one)]
     own, total = (sum(one.st_blocks for one in some) for some in (only, seen.statuses.values()))
     return Listed(
@@ -353,8 +353,8 @@ def _records(system: System, directory: Path) -> Records:
 
 def _write(system: System, directory: Path, known: Records) -> None:
     """Write what is known of snapshots that there still are."""
-    there = [Snapshot(directory / id) for id in _ids(system, directory)]
-    known.forget_others({one.id: _statuses(system, one) for one in there})
+    ids = _ids(system, directory)
+    known.forget_others(ids, (_look(system, Snapshot(directory / id)) for id in ids))
     text = records.text(known)
     if text:
         system.write(directory / RECORDS, text, mode=0o600)

@@ -348,6 +348,17 @@ def test_another_file_with_the_inode_of_a_broken_one_is_not_taken_for_it(shelf):
     assert shelf.listed()[second].good
 
 
+def test_what_was_damaged_before_a_snapshot_came_to_share_it_is_no_fault_of_that_one(shelf):
+    first = shelf.made(1)
+    flip(shelf.at(first).path / DAY)
+    shelf.verified(first)
+    later = shelf.made(2, linked=first)
+    assert shelf.listed()[later].good
+    shelf.verified(later)
+    found = shelf.listed()
+    assert (found[first].good, found[later].good) == (False, True)
+
+
 def test_a_mark_is_kept_until_it_is_taken_away(shelf):
     id = shelf.made(1)
     snapshots.mark_kept(shelf.system, shelf.at(id))
