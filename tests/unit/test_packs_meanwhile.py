@@ -135,9 +135,10 @@ def test_sockets_and_pipes_are_named_and_nothing_waits_for_them(
     assert skipped == ((f"{DAY}/8/pipe", fault), (f"{DAY}/8/socket", fault))
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_named(quick_packs: Packs, media: Path, to: Path) -> None:
     (media / DAY / "7/output.yaml").chmod(0)
+    if os.access(media / DAY / "7/output.yaml", os.R_OK):
+        pytest.skip("root may read everything")
     reason = "cannot be read: Permission denied"
     assert pack(quick_packs, media, to)["2026-11-20"].skipped == ((f"{DAY}/7/output.yaml", reason),)
 
