@@ -192,7 +192,10 @@ def bare(root: Path, keeper: str) -> World:
     world.put("/etc/systemd/system/multi-user.target.wants/cron.service", "")
     world.put(PYTHON, "")
     folder = release._folder(system, host.cache, REVISION)
-    described = {"version": "2026.07", "source": "debian", "locator": "2026.07-1"}
+    described = {
+        **{"version": "2026.07", "source": "debian", "locator": "2026.07-1"},
+        **{"origin": "Debian trixie", "commit": "", "python": "3.13.5"},
+    }
     world.put(folder / "release.json", json.dumps(described))
     world.put(folder / "venv/bin/python", "")
     image = f"6.1.0-cloud-amd64-{guest._recipe()}"
