@@ -30,6 +30,7 @@ ORDER = (
     "attacks",
     "remote_worker",
     "jobs",
+    "adapted",
     "bad_input",
     "full_disk",
     "many",
