@@ -72,6 +72,7 @@ def status(context: Context, name: str, sizes: bool, as_json: bool) -> None:
             **_plain(overview),
             "answers": inspect.answers(context.doors, configuration),
             "certificate": inspect.certificate(context.doors, instance, configuration),
+            "before": inspect.state_before(context.doors, instance),
         }
         if sizes:
             one["sizes"] = asdict(inspect.sizes(context.doors, instance))
@@ -282,6 +283,12 @@ def _tell_status(context: Context, one: dict[str, Any]) -> None:
     for component, state in one["components"].items():
         line(f"  {component:<11} {state['detail']}")
     line(f"  snapshot    {_age(one['snapshot_age'])}")
+    if kept := one["before"]:
+        line(
+            f"  before      the state before {kept['snapshot']} was restored, "
+            f"{kept['size'] / 1e6:.1f} MB, is kept until {kept['until'][:10]}: "
+            f"`lava-deploy restore {one['name']} --undo`"
+        )
     for what, size in one.get("sizes", {}).items():
         line(f"  {what:<11} {size / 1e6:.1f} MB")
 

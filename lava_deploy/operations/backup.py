@@ -223,10 +223,17 @@ class _Making:
             dump=self.packs.members(self.partial.dump, self.partial.path),
         )
 
+    @cached_property
+    def previous(self) -> Snapshot | None:
+        id = self.decisions["previous"]
+        return snapshots.at(self.doors.host, self.instance.name, id) if id else None
+
+    @cached_property
+    def former(self) -> dict[str, Member]:
+        return snapshots.members(self.system, self.previous) if self.previous else {}
+
     def pack(self) -> None:
         """After the dump: a row is there before its files, which only grow."""
-        there = self.decisions["previous"]
-        previous = snapshots.at(self.doors.host, self.instance.name, there) if there else None
         self.system.remove_tree(self.partial.media)
         self.system.make_directory(self.partial.media, 0o700)
         with self.system.in_background():
@@ -234,8 +241,8 @@ class _Making:
                 self.packs,
                 self.instance.media,
                 self.partial,
-                previous,
-                snapshots.members(self.system, previous) if previous else {},
+                self.previous,
+                self.former,
                 self.decisions["rate"],
                 self.doors.report.amount,
             )
@@ -247,17 +254,17 @@ class _Making:
         etc, etc_skipped = self.packs.bundle(partial.etc, configuration)
         directory = [(instance.worker_directory, "lava-dispatcher")]
         worker, _ = self.packs.bundle(partial.worker, directory)  # jobs come and go in it
-        self.keep_code()
+        code = self.keep_code()
         self.keep_found(
             others=[
                 replace(etc, path=partial.etc.name),
                 replace(worker, path=partial.worker.name),
-                *self.packs.members(partial.release, partial.path),
+                *code,
             ],
             etc_skipped=etc_skipped,
         )
 
-    def keep_code(self) -> None:
+    def keep_code(self) -> list[Member]:
         """The release's own code is one file on this disk, whatever number of snapshots has it."""
         current, to = release.in_use(self.system, self.instance), self.partial.release
         self.system.remove_tree(to)
@@ -266,6 +273,10 @@ class _Making:
             self.packs.share(path, to / path.name)
         if self.decisions["with_code"]:
             wheels.make(self.system, self.doors.host.cache, current, to / WHEELS)
+        # where snapshots are on another disk than releases, they share among themselves
+        members = self.packs.members(to, self.partial.path)
+        media.share(self.packs, members, self.partial, self.previous, self.former)
+        return members
 
     def publish(self) -> None:
         if self.system.exists(self.partial.path):

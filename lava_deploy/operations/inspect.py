@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.configuration import (
@@ -16,8 +16,8 @@ from lava_deploy.configuration import (
 )
 from lava_deploy.errors import DeployError
 from lava_deploy.model import DISPATCHER, PUBLISHER, SCHEDULER
+from lava_deploy.parts import before, facts, release, route, services, snapshots, tokens
 from lava_deploy.parts import configuration as configuration_file
-from lava_deploy.parts import facts, release, route, services, snapshots, tokens
 from lava_deploy.snapshot import time_of
 
 if TYPE_CHECKING:
@@ -183,6 +183,15 @@ def _snapshot_age(doors: Doors, instance: Instance, now: datetime) -> int | None
     except DeployError:  # which are broken cannot be known: `snapshots list` says why
         return None
     return int((now - time_of(good.id)).total_seconds()) if good else None
+
+
+def state_before(doors: Doors, instance: Instance) -> dict[str, Any]:
+    """What is kept of the state before the last restore; nothing if nothing is."""
+    kept = before.newest(doors.system, instance)
+    if kept is None:
+        return {}
+    server = doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
+    return asdict(before.describe(doors.system, server, kept))
 
 
 def about(doors: Doors, instance: Instance) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
+from lava_deploy import sources
 from lava_deploy.configuration import Database
+from lava_deploy.errors import UnknownRevision
 from lava_deploy.operations import runs
 from lava_deploy.parts import dump, facts, release
 from lava_deploy.snapshot import Snapshot
@@ -96,10 +98,14 @@ def prepare(
     revision = kept_code.revision(system, source.release)
     if release.cached(system, cache, revision):
         return revision
-    code = kept_code.fetch(system, doors.packs, cache, source.release, doors.report.progress)
+    tell = doors.report.progress
+    try:
+        code = kept_code.fetch(system, doors.packs, cache, source.release, tell)
+    except UnknownRevision:  # the release was built by an older lava-deploy
+        code = sources.fetch(system, cache, revision, tell)
     if code.build_packages:
         add_packages(code.build_packages)
-    release.build(system, doors.packs, cache, code, doors.report.progress)
+    release.build(system, doors.packs, cache, code, tell)
     return revision
 
 

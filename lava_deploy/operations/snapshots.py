@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy import retention
-from lava_deploy.errors import BrokenSnapshot
+from lava_deploy.errors import BrokenSnapshot, PreflightFailed
 from lava_deploy.parts import dump, snapshots
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def _is_listed(doors: Doors, snapshot: Snapshot) -> bool:
 
 def _deep_faults(doors: Doors, snapshot: Snapshot) -> dict[str, str]:
     manifest = snapshots.read(doors.system, snapshot)
+    if missing := dump.faults(doors.system, manifest.postgres):
+        raise PreflightFailed(missing)
     packs = [snapshot.path / one.path for one in manifest.members if one.path.endswith(".tar.zst")]
     found = doors.packs.check_deep(packs, doors.report.amount)
     faults = {str(path.relative_to(snapshot.path)): fault for path, fault in found.items()}

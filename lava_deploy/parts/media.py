@@ -57,15 +57,26 @@ def keep(
         members = [replace(one, path=f"{to.media.name}/{one.path}") for one in packed.members]
         # a group that was touched has a pack, even if it is empty by now
         members = members or [former[path] for path in here[name]]
-        for one in members:
-            if previous and one.sha256 == getattr(former.get(one.path), "sha256", ""):
-                packs.share(previous.path / one.path, to.path / one.path)
+        share(packs, members, to, previous, former)
         kept.members += members
         kept.skipped += packed.skipped
         index[name] = (packed.state, [Path(one.path).name for one in members])
     packs.write_index(to.index, index, began)
     kept.members.append(packs.member(to.index, to.path))
     return kept
+
+
+def share(
+    packs: Packs,
+    members: Iterable[Member],
+    to: Snapshot,
+    previous: Snapshot | None,
+    former: Mapping[str, Member],
+) -> None:
+    """Let members that the previous snapshot has, byte for byte, be one file with its own."""
+    for one in members:
+        if previous and one.sha256 == getattr(former.get(one.path), "sha256", ""):
+            packs.share(previous.path / one.path, to.path / one.path)
 
 
 def untouched(packs: Packs, media: Path, source: Snapshot, tell: Tell) -> set[str]:
