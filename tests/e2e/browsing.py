@@ -10,6 +10,7 @@ of itself, `lines` of its log at first and at last, how LAVA's `bar` is placed, 
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from playwright.sync_api import BrowserContext, Page, Request, sync_playwright
 CHROMIUM = "/usr/bin/chromium"
 SIZE = {"width": 1280, "height": 800}
 JOBS_END = 90_000  # milliseconds
+ARRIVAL = 60  # seconds
 # The pages worth a picture, by the ends of their addresses.
 PICTURES = {
     "scheduler/alldevices/active": "devices",
@@ -29,6 +31,7 @@ PICTURES = {
 }
 BAR = "getComputedStyle(document.querySelector('nav')).position"
 STATE = "document.querySelector('#jobstatus').innerText"
+ICON = "document.querySelector('link[rel~=icon]')?.href"
 
 
 class Visit:
@@ -38,6 +41,7 @@ class Visit:
         self.order, self.page = order, context.new_page()
         self.told: dict[str, Any] = {"visited": [], "failed": [], "refused": [], "complaints": []}
         self.asked: set[Request] = set()
+        self.icons: set[str] = set()
         context.on("request", self._begin)
         context.on("requestfinished", self._end)
         context.on("requestfailed", self._end)
@@ -48,9 +52,15 @@ class Visit:
         return self.arrive()
 
     def arrive(self) -> Page:
-        """Wait for all that a page and its scripts ask for: who leaves earlier breaks it off."""
+        """Wait for all that is asked for in a page's name: who leaves earlier breaks it off.
+
+        The browser asks for the icon that a page names a while after the page has loaded.
+        """
         self.page.wait_for_load_state()
-        while self.asked:
+        icon, limit = self.page.evaluate(ICON), time.monotonic() + ARRIVAL
+        while self.asked or (icon and icon not in self.icons):
+            if time.monotonic() > limit:
+                raise TimeoutError(f"{self.page.url}: {self.asked}, {icon}, {self.icons}")
             self.page.wait_for_timeout(20)
         self.told["visited"].append(self.page.url)
         return self.page
@@ -64,7 +74,7 @@ class Visit:
         page.fill("#id_password", self.order["password"])
         self.picture("login")
         page.click("button:has-text('Login')")
-        page.wait_for_url("**/me/")
+        page.wait_for_url(f"{self.order['url']}me/")
         self.arrive()
         self.told |= {"bar": page.evaluate(BAR), "elsewhere": []}
         self.picture("profile")
@@ -112,6 +122,10 @@ class Visit:
 
     def _begin(self, request: Request) -> None:
         self.asked.add(request)
+        if request.is_navigation_request():
+            self.icons.clear()
+        elif request.resource_type == "other":  # the same picture on the page itself is an "image"
+            self.icons.add(request.url)
 
     def _end(self, request: Request) -> None:
         self.asked.discard(request)
