@@ -26,6 +26,8 @@ PARTIAL, REMOVING = ".partial", ".removing"
 # The link to the newest good one.
 LATEST = "latest"
 PACK = ".tar.zst"
+# How the reasons begin for which a file that others were writing or removing is not in a snapshot.
+PASSING = ("vanished", "became something else", "got shorter")
 ABOUT = "A snapshot of a LAVA instance; backups/README.rst of lava-deploy restores it by hand."
 SUM, SUM_LINE = re.compile(r"[0-9a-f]{64}"), re.compile(r"([0-9a-f]{64})  (.+)")
 # What sha256sum would have to escape is in no name.

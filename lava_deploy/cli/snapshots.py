@@ -14,6 +14,7 @@ from lava_deploy.cli.context import Context, as_json, common, complete_names, dr
 from lava_deploy.cli.host import refuse
 from lava_deploy.cli.instances import in_force
 from lava_deploy.errors import PartlyDone
+from lava_deploy.snapshot import PASSING
 
 if TYPE_CHECKING:
     from lava_deploy.operations.backup import Totals
@@ -101,8 +102,11 @@ def _present(context: Context, totals: Totals, *, as_json: bool) -> None:
             f"{totals.unshared / 1e6:.0f} MB that earlier snapshots have too were copied: "
             f"the file system has no hard links, or they are on another one"
         )
-    if totals.skipped:
-        lines = "".join(f"\n  - {path}: {why}" for path, why in totals.skipped)
+    missing = [line for line in totals.skipped if not line[1].startswith(PASSING)]
+    for path, why in {*totals.skipped} - {*missing}:
+        context.report.note(f"not in it: {path}, which {why}")
+    if missing:
+        lines = "".join(f"\n  - {path}: {why}" for path, why in missing)
         raise PartlyDone(f"the snapshot {totals.id} has all but these:{lines}")
 
 

@@ -281,6 +281,7 @@ class _Making:
     def publish(self) -> None:
         if self.system.exists(self.partial.path):
             snapshots.publish(self.system, self.partial, self.manifest())
+        snapshots.read(self.system, self.final)  # which finds what should not be there
         snapshots.set_latest(self.system, self.doors.host, self.instance.name)
 
     def manifest(self) -> Manifest:

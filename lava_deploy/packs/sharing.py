@@ -20,6 +20,8 @@ def share(path: Path, to: Path) -> None:
 
     What stood there is replaced in one step; nobody writes into a file with two names.
     """
+    if to.exists() and to.samefile(path):  # rename(2) would do nothing and leave the name beside
+        return
     beside = to.with_name(f".{to.name}.sharing")
     beside.unlink(missing_ok=True)
     try:

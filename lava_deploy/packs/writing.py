@@ -18,7 +18,7 @@ from pathlib import Path
 import zstandard
 
 from lava_deploy.packs.trees import OF_ALL_FILES, Entry, Tree, reason, scan
-from lava_deploy.snapshot import PACK, Group, Member, Packed, State
+from lava_deploy.snapshot import PACK, PASSING, Group, Member, Packed, State
 
 # Measured: as small as gzip -6 for logs, and higher levels are not smaller.
 LEVEL = 1
@@ -32,6 +32,7 @@ STREAMED = 8 * 1024**2
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A file may have changed this long before the clock of its file system says so, as git has it.
 RACY = 2_000_000_000
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,19 @@ class Task:
 
 
 def pack(task: Task) -> Packed:
-    """Pack a group unless no file of it changed since the scan that is known."""
+    """Pack a group unless no file of it changed since the scan that is known.
+
+    Where files were exchanged meanwhile, as LAVA does with logs that it compresses, once more: the
+    new ones were not found yet when the old ones were gone.
+    """
+    for _ in range(TRIES):
+        packed = _pack(task)
+        if not any(reason.startswith(PASSING) for _, reason in packed.skipped):
+            break
+    return packed
+
+
+def _pack(task: Task) -> Packed:
     with Tree(task.media) as tree:
         found = scan(tree, task.group, task.without)
         if is_as_known(found.state, task.known, task.scanned):

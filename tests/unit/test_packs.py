@@ -190,3 +190,26 @@ def test_an_index_that_cannot_be_understood_is_empty(quick_packs: Packs, to: Pat
         index = quick_packs.read_index(to / "index")
         assert (index.scanned, index.states) == (0, {})
     assert quick_packs.read_index(to / "none").states == {}
+
+
+def test_a_file_is_shared_by_a_second_name_and_a_second_time_changes_nothing(
+    quick_packs: Packs, tmp_path: Path
+) -> None:
+    one, two = write(tmp_path / "one", "pack"), write(tmp_path / "two", "pack")
+    quick_packs.share(one, two)
+    quick_packs.share(one, two)
+    assert two.samefile(one) and one.stat().st_nlink == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_what_belongs_to_no_day_and_no_job_is_told_by_the_fewest_paths(
+    quick_packs: Packs, media: Path
+) -> None:
+    write(media / "job-output/2026/11/notes/a", "x")
+    write(media / "job-output/readme", "x")
+    write(media / ".lava-deploy/media/a", "what a restore prepares")
+    shutil.rmtree(media / "csv", ignore_errors=True)
+    write(media / "csv/jobs/a.csv", "x")
+    loose = {path for path in quick_packs.loose(media) if not path.startswith("other")}
+    assert {"csv", "job-output/2026/11/notes", "job-output/readme"} <= loose
+    assert ".lava-deploy" not in loose and not any("2026/11/2" in path for path in loose)

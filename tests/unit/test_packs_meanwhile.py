@@ -70,6 +70,7 @@ def test_what_vanishes_or_changes_its_kind_meanwhile_is_named(
 
     write(media / DAY / "7/metadata/passwd", "mine")
     Meanwhile(monkeypatch, act)
+    monkeypatch.setattr(writing, "TRIES", 1)
     vanished, changed = "vanished before it was read", "became something else while it was read"
     assert writing.pack(task(media, to)).skipped == (
         (f"{DAY}/7/metadata", changed),
@@ -81,6 +82,20 @@ def test_what_vanishes_or_changes_its_kind_meanwhile_is_named(
         (f"{DAY}/8/output.yaml", vanished),
     )
     assert quick_packs.check_deep([to / "2026-11-20.tar.zst"]) == {}
+
+
+def test_a_log_that_is_compressed_meanwhile_is_packed_as_it_is_then(
+    quick_packs: Packs, media: Path, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compress() -> None:
+        log = media / DAY / "7/output.yaml"
+        if log.exists():
+            write(media / DAY / "7/output.yaml.xz", "compressed")
+            log.unlink()
+
+    Meanwhile(monkeypatch, compress)
+    assert writing.pack(task(media, to)).skipped == ()
+    assert quick_packs.read(to / "2026-11-20.tar.zst", f"{DAY}/7/output.yaml.xz") == b"compressed"
 
 
 @pytest.mark.parametrize("size", [1000, writing.STREAMED + 1000])
@@ -103,6 +118,7 @@ def test_a_file_that_gets_shorter_while_it_is_read_is_named(
             return status
 
     monkeypatch.setattr(writing, "os", Fstat())
+    monkeypatch.setattr(writing, "TRIES", 1)
     skipped = writing.pack(task(media, to)).skipped
     content = quick_packs.read(to / "2026-11-20.tar.zst", path)
     if size > writing.STREAMED:
