@@ -1,5 +1,6 @@
 """What plans rely on in the doors, held by the machine in memory and by the real one alike."""
 
+import hashlib
 import os
 import pwd
 import shutil
@@ -12,24 +13,31 @@ from pathlib import Path
 import pytest
 
 from lava_deploy import postgres as postgres_door
+from lava_deploy.beside import HIDDEN
 from lava_deploy.errors import CommandFailed, Unreachable
 from lava_deploy.model import Host
+from lava_deploy.packs import Packs
 from lava_deploy.parts import user
 from lava_deploy.postgres import Postgres
+from lava_deploy.snapshot import Packed
 from lava_deploy.system import System
-from tests.fakes import FakePostgres, FakeSystem, World
+from tests.fakes import FakePacks, FakePostgres, FakeSystem, World
 
 pytestmark = pytest.mark.contract
 SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 # Nobody has these; the machine's own are left alone.
 ROLE, DATABASE, RENAMED = "lava-doors-test", "lava-doors-test", "lava-doors-test_former"
 
+DAY = "job-output/2026/11/20"
+
 
 class Rig:
     """A system, a directory on it to work in, and its way to tell modes and owners."""
 
-    def __init__(self, system: System | FakeSystem, directory: Path) -> None:
-        self.system, self.directory = system, directory
+    def __init__(
+        self, system: System | FakeSystem, packs: Packs | FakePacks, directory: Path
+    ) -> None:
+        self.system, self.packs, self.directory = system, packs, directory
 
     def ownership(self, path: Path) -> tuple[int, str]:
         if isinstance(self.system, FakeSystem):
@@ -42,10 +50,10 @@ class Rig:
 @pytest.fixture(params=["in memory", "real"])
 def rig(request, tmp_path) -> Rig:
     if request.param == "real":
-        return Rig(System(), tmp_path)
+        return Rig(System(), Packs(), tmp_path)
     world = World()
     world.directory(tmp_path)
-    return Rig(FakeSystem(world), tmp_path)
+    return Rig(FakeSystem(world), FakePacks(world), tmp_path)
 
 
 def test_a_file_is_written_whole_with_its_mode_and_owner(rig):
@@ -281,3 +289,89 @@ def test_a_database_that_is_not_there_is_not_renamed(server):
 def test_a_database_that_is_not_there_has_no_state_to_keep(server):
     with pytest.raises(Unreachable), server.frozen(DATABASE):
         pass
+
+
+@pytest.fixture
+def media(rig) -> Path:
+    """A day, a job of old, and what belongs to no job."""
+    media = rig.directory / "media"
+    for path in (f"{DAY}/7/output.yaml", "job-output/job-12/output.yaml", "export/results.csv"):
+        rig.system.make_directory((media / path).parent)
+        rig.system.write(media / path, path)
+    return media
+
+
+def test_media_are_grouped_and_told_what_belongs_to_no_job(rig, media):
+    rig.system.write(media / "job-output/2026/note", "")
+    rig.system.make_directory(media / HIDDEN / "media")
+    groups = [("2026-11-20", (DAY,)), ("old-0", ("job-output/job-12",)), ("other", ())]
+    assert [(one.name, one.roots) for one in rig.packs.groups(media)] == groups
+    assert sorted(rig.packs.loose(media)) == ["export", "job-output/2026/note"]
+    assert {*rig.packs.states(media, rig.packs.groups(media))} == {one[0] for one in groups}
+
+
+def packed(rig, media: Path) -> dict[str, Packed]:
+    """Everything packed into the directory `to`, by groups."""
+    rig.system.make_directory(rig.directory / "to")
+    found = rig.packs.pack(media, rig.packs.groups(media), rig.directory / "to", {}, 0)
+    return {one.group.name: one for one in found}
+
+
+def test_what_is_packed_is_unpacked_for_its_owner(rig, media):
+    found, to = packed(rig, media), rig.directory / "to"
+    assert [one.path for one in found["2026-11-20"].members] == ["2026-11-20.tar.zst"]
+    new = rig.directory / "new"
+    rig.system.make_directory(new)
+    rig.packs.unpack([to / "2026-11-20.tar.zst"], new, *rig.packs.owner("www-data"))
+    log = new / DAY / "7/output.yaml"
+    assert rig.system.read(log) == f"{DAY}/7/output.yaml"
+    assert rig.ownership(log) == (0o644, "www-data")
+    assert not rig.system.exists(new / "export")
+    with pytest.raises(KeyError):
+        rig.packs.owner("lava-no-such-user")
+
+
+def test_what_was_touched_since_is_told_by_the_index(rig, media):
+    index = rig.directory / "index"
+    found = packed(rig, media)
+    groups = {name: (one.state, [m.path for m in one.members]) for name, one in found.items()}
+    rig.packs.write_index(index, groups, rig.packs.now() + 60 * 10**9)
+    rig.system.write(media / DAY / "7/output.yaml", "more")
+    known = rig.packs.read_index(index)
+    assert sorted(rig.packs.untouched(media, known)) == ["old-0", "other"]
+    again = rig.packs.pack(
+        media, rig.packs.groups(media), rig.directory / "to", known.states, known.scanned
+    )
+    made = {one.group.name: [each.path for each in one.members] for one in again}
+    assert made == {"2026-11-20": ["2026-11-20.tar.zst"], "old-0": [], "other": []}
+    assert known.members["other"] == ("other.tar.zst",)
+    assert rig.packs.untouched(media, rig.packs.read_index(rig.directory / "none")) == []
+
+
+def test_a_bundle_is_extracted_with_its_owners_and_read(rig, media):
+    rig.system.write(media / "export/mine", "mine", 0o600, "www-data", "www-data")
+    entries = [(media / "export", "out"), (media / "missing", "missing")]
+    member, skipped = rig.packs.bundle(rig.directory / "bundle", entries)
+    assert skipped == (("missing", "is not there"),) and member.path == "bundle"
+    assert rig.packs.read(rig.directory / "bundle", "out/results.csv") == b"export/results.csv"
+    with pytest.raises(FileNotFoundError):
+        rig.packs.read(rig.directory / "bundle", "missing")
+    new = rig.directory / "new"
+    rig.system.make_directory(new)
+    rig.packs.extract(rig.directory / "bundle", new, ["out/mine"])
+    assert rig.ownership(new / "out/mine") == (0o600, "www-data")
+    assert rig.system.names(new / "out") == ["mine"]
+
+
+def test_a_shared_file_replaces_what_is_there_and_is_a_member(rig):
+    one, other = rig.directory / "one", rig.directory / "below/other"
+    rig.system.write(one, "content")
+    rig.system.make_directory(other.parent)
+    for _ in range(2):
+        rig.packs.share(one, other)
+    [member] = rig.packs.members(other.parent, rig.directory)
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    assert (member.path, member.size, member.sha256) == ("below/other", 7, sha256)
+    assert rig.packs.check([(other, 7, sha256)]) == {}
+    assert [*rig.packs.check([(other, 7, "0" * 64)])] == [other]
+    assert rig.packs.on_one_disk(rig.directory, other.parent)

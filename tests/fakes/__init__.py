@@ -4,11 +4,13 @@ It refuses every command and request that it does not know. tests/contract/test_
 from drifting away from the real one.
 """
 
+from tests.fakes.packs import FakePacks
 from tests.fakes.servers import FakePlaybook, FakePostgres, FakeWeb
 from tests.fakes.system import FakeSystem
 from tests.fakes.world import Killed, Trouble, World
 
 __all__ = [
+    "FakePacks",
     "FakePlaybook",
     "FakePostgres",
     "FakeSystem",

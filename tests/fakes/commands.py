@@ -3,31 +3,18 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-import yaml
-
 from lava_deploy.errors import CommandFailed
 from lava_deploy.system import Finished
-from tests.fakes import dumps
+from tests.fakes import dumps, lava
 from tests.fakes.world import FILE, LINK, Node, World
 
 UNITS = "/etc/systemd/system"
 APACHE = "/etc/apache2"
 SUPERVISOR = 4711
-# The actions of lava_site/batch.py that plans use; those that change nothing; what some answer.
-ACTIONS = (
-    "api_token device device_type devices_to_maintenance end_running_jobs forget_example_worker "
-    "migrate move_media renew_unusable_passwords site submitter superuser take_over_worker worker"
-)
-LOOKS = ("load_pages", "migrations")
-ANSWERS = {
-    "devices_to_maintenance": [],
-    "end_running_jobs": [],
-    "migrations": {"unknown": [], "missing": [], "too_old": []},
-    "move_media": 0,
-}
 
 
 def run(
@@ -116,20 +103,24 @@ def _change(
         case [program, "-c", configuration] if Path(program).name == "supervisord":
             _start_supervisor(world, words, Path(configuration))
         case [python, "-P", "-m", "lava_site.batch"] if python in world.nodes:
-            return _manage(world, words, json.loads(stdin), user, environment)
+            return lava.manage(world, words, json.loads(stdin), user, environment)
         case ["pg_dump", "--no-owner", "--no-privileges", "--clean", "--if-exists", *place]:
-            rows = _rows(world, words, place, user, environment)
+            rows = lava.rows_of(world, words, place, user, environment)
             return json.dumps({key: row for key, row in rows.items() if key != "owner"})
         case ["setpriv", user, *more] if "--pdeathsig=TERM" in more:
             place = [one for one in more if one.startswith("--dbname=")]
-            rows = _rows(world, words, place, user.removeprefix("--reuid="), environment)
+            rows = lava.rows_of(world, words, place, user.removeprefix("--reuid="), environment)
             dumps.run(world, words, rows)
-        case ["chown", "--recursive", "--no-dereference", "root:root", _]:
+        case ["chown", "--recursive", "--no-dereference", owner, *trees]:
+            _give(world, owner, [tree for tree in trees if tree != "--"])
+        case ["cp", "--archive", "--", path, to]:
+            _copy(world, words, path, to)
+        case ["sync", "--file-system", _]:
             pass
         case ["chmod", "--recursive", "go=", tree]:
             dumps.close(world, tree)
         case ["psql", "--quiet", "--no-psqlrc", "--single-transaction", *_, host, port, name]:
-            rows = _rows(world, words, [host, port, name], user, environment)
+            rows = lava.rows_of(world, words, [host, port, name], user, environment)
             rows.update(json.loads(stdin))
         case _:
             raise AssertionError(f"unknown command: {words}")
@@ -154,6 +145,25 @@ def _drop(words: Sequence[str], names: set[str], name: str) -> None:
     if name not in names:
         raise CommandFailed(words, 6, f"{name} does not exist")
     names.remove(name)
+
+
+# Files
+
+
+def _give(world: World, owner: str, trees: Sequence[str]) -> None:
+    user, group = owner.split(":")
+    assert user in world.users and group in world.groups
+    for path in [path for tree in trees for path in (tree, *world.below(tree))]:
+        world.nodes[path] = replace(world.nodes[path], owner=user, group=group)
+
+
+def _copy(world: World, words: Sequence[str], path: str, to: str) -> None:
+    """cp(1), to a name that is not there, or is a file's."""
+    if path not in world.nodes or str(Path(to).parent) not in world.nodes:
+        raise CommandFailed(words, 1, "No such file or directory")
+    assert to not in world.nodes or world.nodes[to].kind == FILE, "it would be copied into it"
+    for each in [path, *world.below(path)]:
+        world.nodes[to + each[len(path) :]] = world.nodes[each]
 
 
 # Apache
@@ -353,41 +363,3 @@ def launch(world: World, program: str) -> None:
     command = re.search(r"(?m)^command = .* (\S+)$", world.programs[program])
     assert command
     world.start(program, command[1])
-
-
-# LAVA
-
-
-def _manage(
-    world: World,
-    words: Sequence[str],
-    actions: Sequence[dict[str, object]],
-    user: str,
-    environment: Mapping[str, str],
-) -> str:
-    """The batch of lava_site: it logs in as its settings say, and keeps each action as a row."""
-    etc = Path(environment["LAVA_SITE_ETC"])
-    if f"{etc}/site/lava_site/batch.py" not in world.nodes:
-        raise CommandFailed(words, 1, "No module named lava_site.batch")
-    login = yaml.safe_load(world.text(etc / "settings.d/00-instance.yaml"))["DATABASES"]["default"]
-    password = yaml.safe_load(world.text(etc / "secrets.yaml"))["DATABASE_PASSWORD"]
-    place = [f"--dbname={environment.get('LAVA_SITE_DATABASE') or login['NAME']}"]
-    rows = _rows(world, words, place, login["USER"], {"PGPASSWORD": password})
-    for action in actions:
-        if action["action"] in LOOKS:
-            continue
-        assert action["action"] in ACTIONS.split(), f"unknown action: {action['action']}"
-        if action["action"] != "migrate" and "migrate" not in rows:
-            raise CommandFailed(words, 1, "relation does not exist")
-        key = "" if action["action"] in ("migrate", "site") else action.get("name", "")
-        rows[f"{action['action']} {key}".strip()] = json.dumps(action, sort_keys=True)
-    return json.dumps([ANSWERS.get(str(action["action"])) for action in actions])
-
-
-def _rows(
-    world: World, words: Sequence[str], place: Sequence[str], user: str, login: Mapping[str, str]
-) -> dict[str, str]:
-    """What is in a database, for who has its password."""
-    if world.roles.get(user) != login["PGPASSWORD"]:
-        raise CommandFailed(words, 2, "FATAL: password authentication failed")
-    return world.databases[place[-1].removeprefix("--dbname=")]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lava_deploy.errors import CommandFailed, Unreachable
-from tests.fakes import commands
+from tests.fakes import commands, lava
 from tests.fakes.world import World
 
 # supervisor.xmlrpc.Faults
@@ -48,7 +48,9 @@ class FakePostgres:
     def frozen(self, name: str) -> Iterator[SimpleNamespace]:
         if name not in self.world.databases:
             raise Unreachable(f"database {name} does not exist")
-        yield SimpleNamespace(id="00000003-0000001B-1", rows=lambda query, *values: [])
+        begun = [row for row in self.world.databases[name] if row.startswith(lava.RUNNING)]
+        jobs = [(int(row.removeprefix(lava.RUNNING)),) for row in sorted(begun)]
+        yield SimpleNamespace(id="00000003-0000001B-1", rows=lambda query, *values: jobs)
 
     def rename_database(self, name: str, to: str) -> None:
         databases = self.world.databases

@@ -14,13 +14,12 @@ from lava_deploy import config, steps
 from lava_deploy.cli import installing, instances
 from lava_deploy.cli.context import Context
 from lava_deploy.journal import Journal, unfinished
-from lava_deploy.model import PYTHON, Revision
+from lava_deploy.model import CODE, DESCRIPTION, LOCK, PYTHON, Revision
 from lava_deploy.operations import SYSTEMD, Doors, apply, install, remove, setup
-from lava_deploy.packs import Packs
 from lava_deploy.parts import guest, release, supervisor
 from lava_deploy.report import Report
 from lava_deploy.steps import Plan
-from tests.fakes import FakePlaybook, FakePostgres, FakeSystem, FakeWeb, Killed, World
+from tests.fakes import FakePacks, FakePlaybook, FakePostgres, FakeSystem, FakeWeb, Killed, World
 
 REVISION = Revision("2026.07", "debian", "Debian sid", "2026.07-1")
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -60,7 +59,7 @@ class Stage:
             postgres=lambda _: FakePostgres(world),
             open_playbook=lambda: FakePlaybook(world),
             open_web=lambda: FakeWeb(world),
-            open_packs=Packs,
+            open_packs=lambda: FakePacks(world),
             report=self.context.report,
         )
 
@@ -97,10 +96,12 @@ class Stage:
             way(plan, self.context.host.journals, self.context.report)
 
 
-def of_install(stage: Stage, name: str = "demo", certificate: str = "none") -> Plan:
+def of_install(
+    stage: Stage, name: str = "demo", certificate: str = "none", revision: Revision = REVISION
+) -> Plan:
     values = {"route": {"hostname": f"{name}.localhost", "certificate": certificate}}
     request = install.Request(
-        name, asdict(REVISION), "2026-11-25T00-00-00Z", "worker", values=values
+        name, asdict(revision), "2026-11-25T00-00-00Z", "worker", values=values
     )
     return installing.plan(stage.context, request, config.build(values, "the order"))
 
@@ -191,13 +192,7 @@ def bare(root: Path, keeper: str) -> World:
         system.run(command)
     world.put("/etc/systemd/system/multi-user.target.wants/cron.service", "")
     world.put(PYTHON, "")
-    folder = release._folder(system, host.cache, REVISION)
-    described = {
-        **{"version": "2026.07", "source": "debian", "locator": "2026.07-1"},
-        **{"origin": "Debian trixie", "commit": "", "python": "3.13.5"},
-    }
-    world.put(folder / "release.json", json.dumps(described))
-    world.put(folder / "venv/bin/python", "")
+    put_release(stage, REVISION)
     image = f"6.1.0-cloud-amd64-{guest._recipe()}"
     world.put(host.cache / "guest" / image / guest.KERNEL, "")
     if keeper == "systemd":
@@ -206,6 +201,23 @@ def bare(root: Path, keeper: str) -> World:
     else:
         supervisor.Supervisord(system, FakeWeb(world), host).prepare()
     return world
+
+
+def put_release(stage: Stage, revision: Revision) -> None:
+    """A release in the cache."""
+    host, system = stage.context.host, stage.context.doors.system
+    folder = release._folder(system, host.cache, revision)
+    described = {
+        "version": revision.version,
+        "source": revision.source,
+        "locator": revision.locator,
+        "origin": revision.origin,
+        "commit": "",
+        "python": "3.13.5",
+    }
+    stage.world.put(folder / DESCRIPTION, json.dumps(described))
+    for name in (LOCK, CODE, "venv/bin/python"):
+        stage.world.put(folder / name, f"{name} of {revision.version}")
 
 
 def with_other(root: Path, keeper: str) -> World:

@@ -3,7 +3,8 @@
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,11 @@ class FakeSystem:
         if not self.exists(path):
             raise FileNotFoundError(2, "No such file or directory", str(path))
 
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """There is nobody else here."""
+        yield
+
     def free_space(self, path: Path) -> int:
         return 100 * GIGABYTE
 
@@ -134,6 +140,8 @@ class FakeSystem:
             if not self.exists(path):
                 raise FileNotFoundError(2, "No such file or directory", str(path))
             self._parent(to)
+            if self.world.disk(path) != self.world.disk(to):
+                raise OSError(18, "Invalid cross-device link", str(to))
             if self.world.below(to):
                 raise OSError(39, "Directory not empty", str(to))
             self._copy(path, to)

@@ -66,7 +66,7 @@ class World:
     `running` has, for each service, what it was started with; `units` and `programs` what systemd
     and the supervisor have loaded (`programs` is None while the daemon does not run), `available`
     what the supervisor could load; `served` what Apache has loaded; `touched` which services were
-    started or ended, in order.
+    started or ended, in order; `disks` the directories that are on a disk of their own.
     """
 
     nodes: dict[str, Node] = field(default_factory=lambda: {"/": Node(DIRECTORY)})
@@ -81,6 +81,7 @@ class World:
     available: dict[str, str] = field(default_factory=dict)
     served: dict[str, str] = field(default_factory=dict)
     touched: list[str] = field(default_factory=list)
+    disks: set[str] = field(default_factory=set)
     trouble: Trouble = field(default_factory=Trouble)
 
     def copy(self) -> "World":
@@ -143,6 +144,10 @@ class World:
         if node.kind == DIRECTORY:
             raise IsADirectoryError(21, "Is a directory", str(path))
         return node.text
+
+    def disk(self, path: Path | str) -> str:
+        """The directory with which the disk of a path begins."""
+        return max((one for one in self.disks if f"{path}/".startswith(f"{one}/")), default="/")
 
     def start(self, service: str, launcher: str) -> None:
         """Start a process by its launcher, if it has one, and keep what it reads at its start."""
