@@ -26,6 +26,8 @@ SHORT_LIFE = ("quickstart", "side_by_side", "removed")
 OLDEST, NEXT, TIP = "oldest", "next", "tip"
 # What strangers, browsers and workers elsewhere do.
 WORLD = ("attacks", "browser", "remote_worker")
+# What becomes of an instance's state.
+SAFE = ("snapshots", "restored")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class Kind:
 KINDS = {
     "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ()),
     "trixie-plain": Kind("trixie", PLAIN, LONG, "", True, ("tls",)),
-    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, WORLD),
-    "bookworm-plain": Kind("bookworm", PLAIN, SHORT, NEXT, True, ("full_disk", "protocols")),
+    "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, (*WORLD, *SAFE)),
+    "bookworm-plain": Kind(
+        "bookworm", PLAIN, SHORT, NEXT, True, ("full_disk", "misfortune", "protocols")
+    ),
 }
 # What changes on a machine though nothing of an instance is left: logs, caches, what the tests and
 # the tool itself need, the copies that useradd keeps, and data of servers, which are asked instead.
