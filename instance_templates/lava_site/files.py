@@ -1,10 +1,11 @@
 """Moves LAVA's files from /etc/lava-server into the instance, and keeps job directories apart."""
 
 import shutil
+import sys
 
 from django.conf import settings
 from lava_server.files import File
-from lava_site.prefix import with_prefix
+from lava_site.prefix import with_prefix, with_programs
 
 ELSEWHERE = "/etc/lava-server"
 ELSEWHERES_USER = "lavaserver"
@@ -20,9 +21,10 @@ def keep_below_the_instance():
     original = File.read
 
     def read(self, raising=True):
-        if self.kind != "dispatcher":
-            return original(self, raising)
-        return with_prefix(original(self, raising=False), settings.LAVA_SITE_JOB_PREFIX)
+        if self.kind == "dispatcher":
+            return with_prefix(original(self, raising=False), settings.LAVA_SITE_JOB_PREFIX)
+        text = original(self, raising)
+        return with_programs(text, f"{sys.prefix}/bin") if self.kind == "env" else text
 
     File.read = read
 

@@ -28,10 +28,10 @@ def rehearse(context: Context, source: Snapshot) -> None:
     order = installing.Order(scratch, hostname=f"{scratch}.{installing.LOCAL}", admin=ADMIN)
     configuration, faults = installing.complete(context, order, ask=False)
     refuse([*faults, *install.faults(doors, scratch, configuration)])
-    manifest = snapshots.verified(doors, source, context.now)
+    chosen = restoring.verified(context, source)
     adder = installing.package_adder(context)
-    with context.report.working(f"build LAVA {manifest.version}"):
-        revision = restorable.prepare(doors, source, adder)
+    with context.report.working(f"build LAVA {chosen.described.version}"):
+        revision = restorable.prepare(doors, source.path, adder)
         install.prepare_guest(doors)
     request = install.Request(
         name=scratch,
@@ -45,8 +45,7 @@ def rehearse(context: Context, source: Snapshot) -> None:
         instance = context.host.instance(scratch)
         installing.carry_out(context, request, configuration)
         try:
-            found = restoring.Chosen(source, manifest)
-            restoring.carry_out(context, instance, found, Request(stop=True))
+            restoring.carry_out(context, instance, chosen, Request(stop=True))
         finally:
             _remove(context, scratch)
     snapshots.remember_rehearsal(doors, source, context.now)

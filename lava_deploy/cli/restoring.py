@@ -16,11 +16,13 @@ from lava_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from lava_deploy.journal import Journal
     from lava_deploy.model import Instance
     from lava_deploy.operations.restore import Request, Wanted
-    from lava_deploy.snapshot import Manifest, Snapshot
+    from lava_deploy.parts.origin import Described
+    from lava_deploy.snapshot import Snapshot
     from lava_deploy.steps import Plan
 
 NEWEST = "`latest` is the newest good one."
@@ -111,40 +113,56 @@ def restore_db(
 
 @dataclass(frozen=True)
 class Chosen:
-    """A snapshot that was verified, with what it says of itself."""
+    """A snapshot or a directory of 2012 that was verified, and what is known of it."""
 
-    snapshot: Snapshot
-    manifest: Manifest
+    path: Path
+    described: Described
 
 
 def _restore(
     context: Context, instance: Instance, text: str, request: Request, *, dry_run: bool
 ) -> None:
-    from lava_deploy.operations import snapshots
-
-    doors, name = context.doors, instance.name
-    found = snapshots.find(doors, name, text)
-    with context.report.working(f"verify {found.path}"):
-        manifest = snapshots.verified(doors, found, context.now)
-    chosen = Chosen(found, manifest)
+    name = instance.name
+    chosen = _choose(context, instance, text, database_only=request.database_only)
     if dry_run:
         context.report.plan(_new_plan(context, instance, chosen, request))
         return
     with context.recorded(name):
         carry_out(context, instance, chosen, request)
-    context.report.note(f"{name} is as in {manifest.instance}/{manifest.id}")
+    context.report.note(f"{name} is as in {chosen.described.name}")
     context.report.note(f"`lava-deploy restore {name} --undo` brings back what was before")
 
 
+def _choose(context: Context, instance: Instance, text: str, *, database_only: bool) -> Chosen:
+    """What an admin names, verified. Raises UsageError, BrokenSnapshot."""
+    from lava_deploy.operations import restorable, snapshots
+
+    doors = context.doors
+    found = snapshots.find(doors, instance.name, text)
+    with context.report.working(f"verify {found.path}"):
+        if restorable.is_legacy(doors, found.path):
+            seen = restorable.seen(doors, instance, found.path, database_only=database_only)
+            return Chosen(found.path, seen)
+        return verified(context, found)
+
+
+def verified(context: Context, found: Snapshot) -> Chosen:
+    """A snapshot, all of which was read. Raises BrokenSnapshot."""
+    from lava_deploy.operations import restorable, snapshots
+
+    manifest = snapshots.verified(context.doors, found, context.now)
+    return Chosen(found.path, restorable.described(manifest))
+
+
 def carry_out(context: Context, instance: Instance, chosen: Chosen, request: Request) -> None:
-    """Restore a verified snapshot. Raises PreflightFailed with all that stands in the way."""
+    """Restore what was verified. Raises PreflightFailed with all that stands in the way."""
     from lava_deploy.operations import restorable
 
     plan = _new_plan(context, instance, chosen, request)
     if plan.decisions["revision"]:
-        with context.report.working(f"build LAVA {chosen.manifest.version}"):
+        with context.report.working(f"build LAVA {chosen.described.version}"):
             adder = installing.package_adder(context)
-            restorable.prepare(context.doors, chosen.snapshot, adder)
+            restorable.prepare(context.doors, chosen.path, adder)
     context.carry_out(plan)
 
 
@@ -152,12 +170,12 @@ def _new_plan(context: Context, instance: Instance, chosen: Chosen, request: Req
     from lava_deploy.operations import restorable
     from lava_deploy.operations import restore as operation
 
-    doors, found, manifest = context.doors, chosen.snapshot, chosen.manifest
-    refuse(restorable.faults(doors, instance, found, manifest, request))
+    doors, found = context.doors, (chosen.path, chosen.described)
+    refuse(restorable.faults(doors, instance, *found, request))
     keeps = replace(
         in_force(context, instance), database=read_configuration(context, instance).database
     )
-    decisions = operation.decide(doors, instance, found, manifest, request, context.stamp, keeps)
+    decisions = operation.decide(doors, instance, *found, request, context.stamp, keeps)
     return _plan(context, instance, decisions)
 
 
@@ -166,7 +184,7 @@ def _plan(context: Context, instance: Instance, decisions: Mapping[str, Any]) ->
     from lava_deploy.operations import restore as operation
     from lava_deploy.operations import smoke
 
-    wanted = _wanted(context, decisions)
+    wanted = _wanted(context, instance, decisions)
 
     def prove() -> None:
         smoke.run(context.doors, instance, wanted.configuration.route)
@@ -206,8 +224,8 @@ def clear_away(context: Context, journal: Journal) -> bool:
     return True
 
 
-def _wanted(context: Context, decisions: Mapping[str, Any]) -> Wanted:
-    """The snapshot's instance.yaml with what this instance keeps of its own."""
+def _wanted(context: Context, instance: Instance, decisions: Mapping[str, Any]) -> Wanted:
+    """The snapshot's instance.yaml, or the instance's, with what this keeps of its own."""
     from lava_deploy.operations import restorable
     from lava_deploy.operations.restore import KEPT, Wanted
 
@@ -215,7 +233,7 @@ def _wanted(context: Context, decisions: Mapping[str, Any]) -> Wanted:
     if decisions["database_only"]:
         return Wanted(keeps, "")
     place = f"the instance.yaml of {decisions['origin']}"
-    text = restorable.configuration_text(context.doors, decisions["source"])
+    text = restorable.configuration_text(context.doors, instance, decisions["source"])
     theirs = config.read(text, place)
     changes = {
         f"{section}.{key}": value

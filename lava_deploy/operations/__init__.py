@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lava_deploy.model import Host, Instance
     from lava_deploy.operations.apply import Request
     from lava_deploy.packs import Packs
+    from lava_deploy.parts.origin import Origin
     from lava_deploy.parts.services import Keeper
     from lava_deploy.parts.supervisor import Supervisord
     from lava_deploy.playbook import Playbook
@@ -78,6 +79,16 @@ class Doors:
         from lava_deploy.parts.supervisor import Supervisord
 
         return Supervisord(self.system, self.web, self.host)
+
+
+def origin(doors: Doors, path: Path, place: str = "") -> Origin:
+    """What a restore takes from a directory; `place` is that of the media in a legacy archive."""
+    from lava_deploy.parts import legacy
+    from lava_deploy.parts.origin import FromSnapshot
+
+    if legacy.exists(doors.system, path):
+        return legacy.FromLegacy(doors.system, doors.packs, path, place)
+    return FromSnapshot(doors.system, doors.packs, path)
 
 
 def runs(doors: Doors, instance: Instance) -> bool:

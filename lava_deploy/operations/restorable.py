@@ -1,4 +1,4 @@
-"""Whether a snapshot can be restored into an instance, and what is needed for it."""
+"""Whether a snapshot, or a directory of 2012, can be restored, and what is needed for it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from lava_deploy import sources
+from lava_deploy.beside import Restoring
 from lava_deploy.configuration import Database
-from lava_deploy.errors import UnknownRevision
-from lava_deploy.operations import runs
-from lava_deploy.parts import dump, facts, release
+from lava_deploy.errors import BrokenSnapshot, UnknownRevision
+from lava_deploy.operations import origin, runs
+from lava_deploy.parts import configuration, dump, facts, legacy, release
+from lava_deploy.parts.origin import Described, described
 from lava_deploy.snapshot import Snapshot
 from lava_deploy.sources import snapshot as kept_code
 
@@ -22,37 +24,70 @@ if TYPE_CHECKING:
     from lava_deploy.operations import Doors
     from lava_deploy.operations.restore import Request
     from lava_deploy.postgres import Postgres
-    from lava_deploy.snapshot import Manifest
+
+__all__ = ["described", "faults", "is_legacy", "prepare", "seen"]
 
 # Postgres wants half as much again for indexes while it makes them, and for its log.
 DATABASE_SHARE = 1.5
 
 
+def is_legacy(doors: Doors, path: Path) -> bool:
+    """Whether a directory is no snapshot, but laid out as in 2012."""
+    return isinstance(origin(doors, path), legacy.FromLegacy)
+
+
+def seen(doors: Doors, instance: Instance, path: Path, *, database_only: bool) -> Described:
+    """Read all of a directory of 2012. Raises BrokenSnapshot."""
+    tell, system = doors.report.amount, doors.system
+    found = legacy.look(system, doors.packs, path, tell, database_only=database_only)
+    faults, size = [*found.faults], 0
+    major = _server(doors, instance).version()
+    name = legacy.DUMP
+    if system.exists(path / name) and not dump.faults(system, major):
+        broken = dump.check(system, path / name, major)
+        faults += [f"{name}: {broken}"] if broken else []
+        size = 0 if broken else dump.text_size(system, path / name, major)
+    if faults:
+        raise BrokenSnapshot(str(path), faults)
+    if found.beside:
+        doors.report.note(f"not part of the media, and left out: {', '.join(found.beside)}")
+    return Described(str(path), database_size=size, media_size=found.size, place=found.place)
+
+
 def faults(
-    doors: Doors, instance: Instance, source: Snapshot, manifest: Manifest, request: Request
+    doors: Doors, instance: Instance, path: Path, described: Described, request: Request
 ) -> list[str]:
-    """What stands in the way, found without any change; the snapshot is verified already."""
+    """What stands in the way, found without any change; the origin is verified already."""
     found = []
     if not request.stop and runs(doors, instance):
         found.append(f"{instance.name} is running: --stop stops it, and starts it afterwards")
-    found += _version_faults(doors, instance, manifest, request)
-    server = doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
+    found += _version_faults(doors, instance, described, request)
+    server = _server(doors, instance)
     major = server.version()
     missing = dump.faults(doors.system, major)
-    found += missing or dump.readable_faults(doors.system, source.dump, major)
-    found += _room_faults(doors, instance, source, manifest, server, request)
+    found += missing or dump.readable_faults(doors.system, origin(doors, path).dump, major)
+    found += _room_faults(doors, instance, described, server, request)
     return found
 
 
+def _server(doors: Doors, instance: Instance) -> Postgres:
+    return doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
+
+
 def _version_faults(
-    doors: Doors, instance: Instance, manifest: Manifest, request: Request
+    doors: Doors, instance: Instance, described: Described, request: Request
 ) -> list[str]:
-    """Whether this release can serve what another one left: only what is older, by migrating it."""
+    """Whether this release can serve what another one left: only what is older, by migrating it.
+
+    Of what has no version, the database tells once it is loaded.
+    """
+    if not described.version:
+        return [f"{described.name} has no release to install"] if request.with_release else []
     current = release.in_use(doors.system, instance)
-    if request.with_release or _is_older(manifest.version, current.version):
+    if request.with_release or _is_older(described.version, current.version):
         return []
     return [
-        f"the snapshot is of LAVA {manifest.version}, and {instance.name} runs {current.version}, "
+        f"the snapshot is of LAVA {described.version}, and {instance.name} runs {current.version}, "
         "which cannot serve what is newer: --with-release installs that release as well"
     ]
 
@@ -68,8 +103,7 @@ def _is_older(version: str, than: str) -> bool:
 def _room_faults(
     doors: Doors,
     instance: Instance,
-    source: Snapshot,
-    manifest: Manifest,
+    described: Described,
     server: Postgres,
     request: Request,
 ) -> list[str]:
@@ -77,11 +111,9 @@ def _room_faults(
     system, needs = doors.system, {}
     directory = server.data_directory()
     if directory:
-        needs[Path(directory)] = int(manifest.database_size * DATABASE_SHARE)
-    if not request.database_only and str(instance.media) != manifest.media:
-        own = source.media.name
-        raw = sum(one.raw for one in manifest.members if one.path.startswith(f"{own}/"))
-        needs[instance.media] = raw
+        needs[Path(directory)] = int(described.database_size * DATABASE_SHARE)
+    if not request.database_only and str(instance.media) != described.media:
+        needs[instance.media] = described.media_size
     return [
         f"the restore needs {need / 1e6:.0f} MB beside {path}, "
         f"{system.free_space(path) / 1e6:.0f} MB are free there"
@@ -90,17 +122,15 @@ def _room_faults(
     ]
 
 
-def prepare(
-    doors: Doors, source: Snapshot, add_packages: Callable[[Sequence[str]], None]
-) -> Revision:
+def prepare(doors: Doors, source: Path, add_packages: Callable[[Sequence[str]], None]) -> Revision:
     """Have the release of a snapshot in the cache, built out of the snapshot if need be."""
-    system, cache = doors.system, doors.host.cache
-    revision = kept_code.revision(system, source.release)
+    system, cache, kept = doors.system, doors.host.cache, Snapshot(source).release
+    revision = kept_code.revision(system, kept)
     if release.cached(system, cache, revision):
         return revision
     tell = doors.report.progress
     try:
-        code = kept_code.fetch(system, doors.packs, cache, source.release, tell)
+        code = kept_code.fetch(system, doors.packs, cache, kept, tell)
     except UnknownRevision:  # the release was built by an older lava-deploy
         code = sources.fetch(system, cache, revision, tell)
     if code.build_packages:
@@ -109,6 +139,13 @@ def prepare(
     return revision
 
 
-def configuration_text(doors: Doors, source: str) -> str:
-    """The instance.yaml in the snapshot at a path. Raises FileNotFoundError."""
-    return doors.packs.read(Snapshot(Path(source)).etc, "instance.yaml").decode()
+def configuration_text(doors: Doors, instance: Instance, source: str) -> str:
+    """The instance.yaml of an origin, or the instance's where that has none.
+
+    Raises FileNotFoundError.
+    """
+    text = origin(doors, Path(source)).configuration()
+    if text or configuration.exists(doors.system, instance):
+        return text or configuration.read(doors.system, instance)
+    # of a restore that was killed between two renames
+    return doors.system.read(Restoring(instance).configuration)

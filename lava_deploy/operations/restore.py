@@ -15,7 +15,7 @@ from lava_deploy.beside import Before, Exchange, Restoring
 from lava_deploy.configuration import Database
 from lava_deploy.errors import DeployError
 from lava_deploy.model import Revision
-from lava_deploy.operations import go_on, halt, runs, texts_of
+from lava_deploy.operations import go_on, halt, origin, runs, texts_of
 from lava_deploy.parts import (
     before,
     console,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance, Release
     from lava_deploy.operations import Doors
+    from lava_deploy.parts.origin import Described
     from lava_deploy.postgres import Postgres
-    from lava_deploy.snapshot import Manifest
 
 OPERATION = "restore"
 # The sections of instance.yaml that are about this instance on this host, not about its content.
@@ -75,32 +75,34 @@ class Wanted:
 def decide(
     doors: Doors,
     instance: Instance,
-    source: Snapshot,
-    manifest: Manifest,
+    path: Path,
+    described: Described,
     request: Request,
     stamp: str,
     keeps: Configuration,
 ) -> dict[str, Any]:
     """What the plan is rebuilt from, also when the snapshot is gone by then.
 
-    `keeps` is what of its configuration the instance keeps.
+    `path` is that of the snapshot, or of what is restored instead of one; `keeps` is what of its
+    configuration the instance keeps.
     """
     known, current = facts.read(doors.system, instance), release.in_use(doors.system, instance)
-    other = request.with_release and manifest.version != current.version
-    revision = asdict(kept_code.revision(doors.system, source.release)) if other else None
+    other = request.with_release and described.version != current.version
+    revision = asdict(kept_code.revision(doors.system, Snapshot(path).release)) if other else None
     return {
         **asdict(request),
-        "source": str(source.path),
-        "origin": f"{manifest.instance}/{manifest.id}",
+        "source": str(path),
+        "place": described.place,
+        "origin": described.name,
         "stamp": stamp,
         "runs": runs(doors, instance),
         "revision": revision,
-        "label": release.label(stamp, manifest.version) if other else current.label,
+        "label": release.label(stamp, described.version) if other else current.label,
         "former_label": current.label,
-        "same_version": manifest.version == (manifest.version if other else current.version),
-        "running": list(manifest.running),
-        "media": manifest.media,
-        "worker": manifest.worker,
+        "same_version": described.version == (described.version if other else current.version),
+        "running": list(described.running),
+        "media": described.media,
+        "worker": described.worker,
         "own_worker": known["worker"],
         "keeps": {section: asdict(getattr(keeps, section)) for section in KEPT},
         "database": known["database"],
@@ -135,7 +137,7 @@ class _Restoring:
         self.doors, self.system, self.packs = doors, doors.system, doors.packs
         self.instance, self.decisions = instance, decisions
         self.wanted, self.prove = wanted, prove
-        self.source = Snapshot(Path(decisions["source"]))
+        self.origin = origin(doors, Path(decisions["source"]), decisions["place"])
         self.restoring = Restoring(instance)
         self.before = Before(instance, decisions["stamp"])
         self.media = self.restoring.media(decisions["own_disk"])
@@ -219,7 +221,7 @@ class _Restoring:
             self.instance,
             self.located,
             password,
-            self.source.dump,
+            self.origin.dump,
             name,
             self.server.version(),
         )
@@ -236,13 +238,13 @@ class _Restoring:
     def migrate(self) -> None:
         [found] = self.ask([{"action": "migrations"}])
         for kind, words in (
-            ("unknown", "does not know migrations that the snapshot has"),
+            ("unknown", "does not know migrations that the database has"),
             ("too_old", "needs a release in between to migrate it"),
         ):
             if found[kind]:
                 raise DeployError(
                     f"LAVA {self.release.version} {words}: {', '.join(found[kind][:5])}",
-                    hint="--with-release installs the snapshot's own release as well.",
+                    hint=self.origin.ways[kind],
                 )
         self.ask([{"action": "migrate"}])
 
@@ -269,8 +271,11 @@ class _Restoring:
             actions.append({"action": "move_media", "media": str(self.instance.media)})
         if decisions["dispatcher"]:
             secret = tokens.read(self.system, self.instance.worker_token)
-            if decisions["worker"]:
-                former = {"former": decisions["worker"], "name": name, "token": secret.reveal()}
+            worker_before = decisions["worker"]
+            if worker_before is None:
+                worker_before = self.only_worker()
+            if worker_before:
+                former = {"former": worker_before, "name": name, "token": secret.reveal()}
                 actions.append({"action": "take_over_worker", **former})
             actions += worker.registration(name, secret) + device.registration(name)
         if not decisions["as_it_was"]:
@@ -280,25 +285,22 @@ class _Restoring:
             ]
         return actions
 
+    def only_worker(self) -> str:
+        """The name of the worker that a LAVA had which has only one, '' if it has several."""
+        [healths] = self.ask([{"action": "healths"}])
+        names = [name for name in healths["workers"] if name != worker.EXAMPLE]
+        return names[0] if len(names) == 1 else ""
+
     def unpack(self) -> None:
         self.forget_media()
         self.system.make_directory(self.media, 0o750, self.instance.user, self.instance.user)
         self.unpack_but(self.untouched())
 
     def untouched(self) -> set[str]:
-        tell = self.doors.report.amount
-        return media.untouched(self.packs, self.instance.media, self.source, tell)
+        return self.origin.untouched(self.instance.media, self.doors.report.amount)
 
     def unpack_but(self, names: set[str]) -> None:
-        media.unpack(
-            self.packs,
-            self.system,
-            self.source,
-            names,
-            self.media,
-            self.instance.user,
-            self.doors.report.amount,
-        )
+        self.origin.unpack(names, self.media, self.instance.user, self.doors.report.amount)
         media.forget_log_indexes(self.packs, self.system, self.media, self.decisions["running"])
 
     def forget_media(self) -> None:
@@ -306,7 +308,7 @@ class _Restoring:
 
     def make_etc(self) -> None:
         keep = device.dictionary(self.instance)
-        etc.make(self.system, self.packs, self.restoring, self.source.etc, keep)
+        etc.make(self.system, self.restoring, self.origin.extract, keep)
         texts = texts_of(self.instance, self.wanted.configuration, self.located)
         settings.change(self.system, self.instance, etc.beside(self.restoring, texts))
         theirs = self.restoring.extracted / "etc" / self.instance.secrets.name

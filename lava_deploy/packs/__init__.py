@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lava_deploy.beside import HIDDEN
 
 if TYPE_CHECKING:
+    from lava_deploy.packs.archives import Archive
     from lava_deploy.packs.index import Index
     from lava_deploy.snapshot import Group, Member, Packed, State
 
@@ -174,6 +175,34 @@ class Packs:
         from lava_deploy.packs import reading
 
         return reading.read(pack, name)
+
+    def look(self, archive: Path, wanted: Collection[str], tell: Tell = _silent) -> Archive:
+        """Read all of a tar file that others packed by gzip, and look for directories in it.
+
+        `tell` gets the megabytes of the file instead of numbers of packs, as with `unpack_below`.
+        """
+        from lava_deploy.packs import archives
+
+        return archives.look(archive, wanted, tell)
+
+    def unpack_below(
+        self,
+        archive: Path,
+        below: str,
+        to: Path,
+        uid: int,
+        gid: int,
+        but: Collection[str] = (),
+        tell: Tell = _silent,
+    ) -> None:
+        """Unpack what is below a path in such a tar file into the directory `to`, which is there.
+
+        Files with a name in `but` are left out; all belongs to the user and group, and nobody else
+        may read it. Raises DeployError as `unpack` does.
+        """
+        from lava_deploy.packs import archives
+
+        archives.unpack(archive, below, to, uid, gid, but, tell)
 
     def now(self) -> int:
         """The time as file systems have it, in nanoseconds since 1970."""

@@ -9,7 +9,7 @@ import hashlib
 import os
 import pwd
 import tarfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -169,7 +169,7 @@ def _members(stream: _Stream) -> Iterator[tuple[tarfile.TarInfo, Content]]:
             pass
 
 
-class _Place(Tree):
+class Place(Tree):
     """A directory that packs are unpacked into; directories that are missing are made."""
 
     def __init__(self, top: Path, uid: int, gid: int) -> None:
@@ -185,7 +185,7 @@ class _Place(Tree):
                 os.chown(name, *self._owner, dir_fd=parent, follow_symlinks=False)
             return super()._enter(name, parent)
 
-    def put(self, info: tarfile.TarInfo, content: Content, owner: tuple[int, int]) -> None:
+    def put(self, info: tarfile.TarInfo, content: Iterable[bytes], owner: tuple[int, int]) -> None:
         """Make a member of a pack. Raises DeployError for what does not belong there."""
         names = info.name.split("/")
         if info.type not in KINDS or not {"", ".", ".."}.isdisjoint(names):
@@ -220,7 +220,7 @@ class _Place(Tree):
         directory: int,
         name: str,
         info: tarfile.TarInfo,
-        content: Content,
+        content: Iterable[bytes],
         owner: tuple[int, int],
     ) -> None:
         try:
@@ -250,7 +250,7 @@ class _Place(Tree):
 
 def unpack(task: Task) -> Unpacked:
     """Unpack one of several packs; whoever has unpacked all settles the shared directories."""
-    with _Place(task.to, task.uid, task.gid) as place:
+    with Place(task.to, task.uid, task.gid) as place:
         raw, directories = _put_all(place, task.pack, lambda _: (task.uid, task.gid))
         shared = tuple(each for each in directories if each.path.count("/") <= SHARED_DEPTH)
         place.settle([each for each in directories if each.path.count("/") > SHARED_DEPTH])
@@ -259,7 +259,7 @@ def unpack(task: Task) -> Unpacked:
 
 def settle(to: Path, uid: int, gid: int, directories: Sequence[Directory]) -> None:
     """Finish directories of which several packs had something, and bring all to the disk."""
-    with _Place(to, uid, gid) as place:
+    with Place(to, uid, gid) as place:
         place.settle(directories)
         if ctypes.CDLL(None, use_errno=True).syncfs(place.directory("")):
             number = ctypes.get_errno()
@@ -272,13 +272,13 @@ def extract(pack: Path, to: Path, names: Collection[str] | None) -> None:
     def wanted(name: str) -> bool:
         return names is None or any(f"{name}/".startswith(f"{each}/") for each in names)
 
-    with _Place(to, os.getuid(), os.getgid()) as place:
+    with Place(to, os.getuid(), os.getgid()) as place:
         _raw, directories = _put_all(place, pack, _named_owner, wanted)
         place.settle(directories)
 
 
 def _put_all(
-    place: _Place, pack: Path, owner: Owner, wanted: Callable[[str], bool] = lambda _: True
+    place: Place, pack: Path, owner: Owner, wanted: Callable[[str], bool] = lambda _: True
 ) -> tuple[int, list[Directory]]:
     raw, directories = 0, []
     try:

@@ -147,6 +147,15 @@ def check(system: System, dump: Path, major: int) -> str:
     )
 
 
+def text_size(system: System, dump: Path, major: int) -> int:
+    """Bytes of a dump as SQL: about what the database takes with its indexes.
+
+    Raises CommandFailed for a dump that `check` has a fault of.
+    """
+    command = [str(programs(major) / "pg_restore"), "--file=-", str(dump)]
+    return sum(len(line) + 1 for line in system.lines(command) if line is not None)
+
+
 def for_owners(listing: str) -> str:
     """The list of a dump's contents without what the owner of a database may not, or need not."""
     lines = listing.splitlines(keepends=True)

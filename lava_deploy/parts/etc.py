@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from lava_deploy.beside import Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lava_deploy.beside import Before, Restoring
-    from lava_deploy.packs import Packs
     from lava_deploy.system import System
 
 # What is not taken out of a snapshot: written anew out of instance.yaml, or the instance's own.
@@ -27,16 +26,17 @@ OWN = frozenset(
 LAVAS = ("devices", "device-types", "health-checks", "dispatcher.d")
 
 
-def make(system: System, packs: Packs, restoring: Restoring, bundle: Path, keep: Path) -> None:
-    """Make etc/ beside out of the instance's own and that in a pack; an empty worker directory.
+def make(system: System, restoring: Restoring, extract: Callable[[Path], None], keep: Path) -> None:
+    """Make etc/ beside out of the instance's own and a snapshot's; an empty worker directory.
 
-    `keep` is a file of the instance that is kept whatever the snapshot has at its place.
+    `extract` puts the snapshot's into a directory. `keep` is a file of the instance that is kept
+    whatever the snapshot has at its place.
     """
     instance, extracted = restoring.instance, restoring.extracted
     for path in (restoring.etc, extracted):
         system.remove_tree(path)
     system.make_directory(extracted, 0o700)
-    packs.extract(bundle, extracted)
+    extract(extracted)
     system.run(["cp", "--archive", "--", instance.etc, restoring.etc])
     for name in {*system.names(restoring.etc)} - OWN:
         _remove(system, restoring.etc / name)

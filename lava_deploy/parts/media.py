@@ -79,37 +79,6 @@ def share(
             packs.share(previous.path / one.path, to.path / one.path)
 
 
-def untouched(packs: Packs, media: Path, source: Snapshot, tell: Tell) -> set[str]:
-    """The names of groups of which every file is just as the snapshot found it."""
-    return {*packs.untouched(media, packs.read_index(source.index), tell)}
-
-
-def unpack(
-    packs: Packs,
-    system: System,
-    source: Snapshot,
-    but: Collection[str],
-    to: Path,
-    owner: str,
-    tell: Tell,
-) -> set[str]:
-    """Unpack all groups but those named into a directory of that user's; the groups unpacked."""
-    found = by_group(source.media / name for name in system.names(source.media))
-    chosen = {name: paths for name, paths in found.items() if name not in but}
-    packs.unpack(
-        [path for paths in chosen.values() for path in paths], to, *packs.owner(owner), tell
-    )
-    return {*chosen}
-
-
-def by_group(packed: Iterable[Path]) -> dict[str, list[Path]]:
-    """Packs by the names of their groups: a large one has several, NAME.1, NAME.2 …"""
-    found: dict[str, list[Path]] = {}
-    for path in packed:
-        found.setdefault(path.name.partition(".")[0], []).append(path)
-    return found
-
-
 def paths(packs: Packs, media: Path, but: Collection[str]) -> set[str]:
     """What there is of media, by the paths at which it is exchanged, without some groups."""
     found = {root for group in packs.groups(media) if group.name not in but for root in group.roots}

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lava_deploy.model import Instance, Secret
     from lava_deploy.system import System
 
+# A migration of LAVA's leaves it in every database.
+EXAMPLE = "example.com"
+
 
 def registration(name: str, token: Secret) -> list[dict[str, Any]]:
     """The actions, for the instance's console, that make LAVA know the worker; repeatable."""

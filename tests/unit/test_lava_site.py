@@ -48,6 +48,35 @@ def test_a_faulty_configuration_is_left_for_lava_to_complain_about(text: str) ->
     assert loaded("prefix").with_prefix(text, "demo-") == text
 
 
+STOCK = "purge: true\noverrides:\n  LANG: C\n  PATH: /usr/bin:/bin\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (STOCK, "/release/bin:/usr/bin:/bin"),
+        ("overrides: {PATH: '/usr/bin:/release/bin'}\n", "/release/bin:/usr/bin"),
+        (
+            "purge: true\n",
+            "/release/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
+    ],
+)
+def test_jobs_find_the_programs_of_the_release_whatever_path_they_are_given(
+    text: str, path: str
+) -> None:
+    before = yaml.safe_load(text)
+    after = yaml.safe_load(loaded("prefix").with_programs(text, "/release/bin"))
+    assert after == {**before, "overrides": {**before.get("overrides", {}), "PATH": path}}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# a comment\n", "overrides: {LANG: C}\n", "a: [", "- a list\n", "overrides: 7\n"]
+)
+def test_an_environment_that_leaves_the_path_alone_stays_as_it_is(text: str) -> None:
+    assert loaded("prefix").with_programs(text, "/release/bin") == text
+
+
 @pytest.fixture(params=["", "demo"])
 def mounted(request: pytest.FixtureRequest) -> str:
     """The mount point: that of a vhost, and that of a location."""
