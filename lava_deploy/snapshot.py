@@ -26,6 +26,8 @@ PARTIAL, REMOVING = ".partial", ".removing"
 # The link to the newest good one.
 LATEST = "latest"
 PACK = ".tar.zst"
+# What lava-deployment-tool wrote in 2012 instead: the database, the media, its etc/.
+LEGACY = ("database.dump", "files.tar.gz", "etc.tar.gz")
 # How the reasons begin for which a file that others were writing or removing is not in a snapshot.
 PASSING = ("vanished", "became something else", "got shorter")
 ABOUT = "A snapshot of a LAVA instance; backups/README.rst of lava-deploy restores it by hand."

@@ -61,6 +61,9 @@ def restore(
 
     SOURCE/ID is a snapshot of another instance. Host name, route, tokens and limits stay those of
     NAME. The state before is kept for seven days.
+
+    A directory may also be a backup of the tool of 2012: database.dump, files.tar.gz, etc.tar.gz.
+    It is brought up to the LAVA of NAME; its settings go to etc/former, for you to look through.
     """
     from lava_deploy.operations.restore import Request
 

@@ -37,16 +37,18 @@ def is_legacy(doors: Doors, path: Path) -> bool:
 
 
 def seen(doors: Doors, instance: Instance, path: Path, *, database_only: bool) -> Described:
-    """Read all of a directory of 2012. Raises BrokenSnapshot."""
+    """Read all of a directory of 2012. Raises BrokenSnapshot.
+
+    A dump that cannot be read here, but may be elsewhere, is for `faults` to refuse.
+    """
     tell, system = doors.report.amount, doors.system
+    major, dumped = _server(doors, instance).version(), path / legacy.DUMP
     found = legacy.look(system, doors.packs, path, tell, database_only=database_only)
     faults, size = [*found.faults], 0
-    major = _server(doors, instance).version()
-    name = legacy.DUMP
-    if system.exists(path / name) and not dump.faults(system, major):
-        broken = dump.check(system, path / name, major)
-        faults += [f"{name}: {broken}"] if broken else []
-        size = 0 if broken else dump.text_size(system, path / name, major)
+    if system.exists(dumped) and not _dump_faults(doors, dumped, major):
+        broken = dump.check(system, dumped, major)
+        faults += [f"{dumped.name}: {broken}"] if broken else []
+        size = 0 if faults else dump.text_size(system, dumped, major)
     if faults:
         raise BrokenSnapshot(str(path), faults)
     if found.beside:
@@ -63,15 +65,18 @@ def faults(
         found.append(f"{instance.name} is running: --stop stops it, and starts it afterwards")
     found += _version_faults(doors, instance, described, request)
     server = _server(doors, instance)
-    major = server.version()
-    missing = dump.faults(doors.system, major)
-    found += missing or dump.readable_faults(doors.system, origin(doors, path).dump, major)
+    found += _dump_faults(doors, origin(doors, path).dump, server.version())
     found += _room_faults(doors, instance, described, server, request)
     return found
 
 
 def _server(doors: Doors, instance: Instance) -> Postgres:
     return doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
+
+
+def _dump_faults(doors: Doors, dumped: Path, major: int) -> list[str]:
+    missing = dump.faults(doors.system, major)
+    return missing or dump.readable_faults(doors.system, dumped, major)
 
 
 def _version_faults(

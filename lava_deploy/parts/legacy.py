@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from lava_deploy import templates
+from lava_deploy.snapshot import LEGACY, MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Tell = Callable[[int, int, int], None]
 
-DUMP, MEDIA, ETC = "database.dump", "files.tar.gz", "etc.tar.gz"
+DUMP, MEDIA, ETC = LEGACY
 # Where jobs leave their logs, in the media of every LAVA.
 OUTPUT = "job-output"
 # What LAVA makes again when a log is first read. In an archive that was made while jobs ran, it may
@@ -47,8 +48,9 @@ IN_BETWEEN = "2023.01"
 
 
 def exists(system: System, path: Path) -> bool:
-    """Whether a directory is meant to be one of these."""
-    return system.exists(path / DUMP) or system.exists(path / MEDIA)
+    """Whether a directory is meant to be one of these, and no snapshot."""
+    found = {*system.names(path)} if system.is_directory(path) else set()
+    return not found.isdisjoint(LEGACY) and MANIFEST not in found
 
 
 @dataclass(frozen=True)

@@ -221,12 +221,14 @@ def clock_fault(now: datetime, newest: str) -> str:
 def find(system: System, host: Host, instance: str, text: str) -> Snapshot:
     """The snapshot that an admin names: `latest`, an id, SOURCE/ either, or a path.
 
-    It may be broken, and what a path leads to may be none. Raises UsageError.
+    It may be broken, or a backup of the tool of 2012. Raises UsageError.
     """
     path = Path(text).absolute()
     if text.startswith(("/", ".")) or ("/" in text and system.is_directory(path)):
         if not system.is_directory(path):
             raise UsageError(f"there is no directory {path}")
+        if {*system.names(path)}.isdisjoint((form.MANIFEST, form.CHECKSUMS, *form.LEGACY)):
+            raise UsageError(f"there is no snapshot in {path}, which has no {form.MANIFEST}")
         target = system.target(path)
         return Snapshot(path.parent / target if target else path)
     source, _, id = text.rpartition("/")

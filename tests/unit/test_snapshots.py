@@ -172,6 +172,7 @@ def test_a_snapshot_is_found_by_its_id_or_that_of_another_instance_or_a_path(she
     assert shelf.find(id) == shelf.find("latest") == shelf.find(f"{path}/") == path
     assert shelf.find(f"other/{id}") == shelf.find("other/latest") == other / id
     assert shelf.find(str(shelf.directory / LATEST)) == path
+    tmp_path.joinpath("database.dump").touch()
     assert shelf.find(str(tmp_path)) == tmp_path
 
 
@@ -192,6 +193,8 @@ def test_a_wrong_name_is_answered_with_those_there_are(shelf):
             shelf.find(text)
     with pytest.raises(UsageError, match="there is no directory /nowhere"):
         shelf.find("/nowhere")
+    with pytest.raises(UsageError, match="there is no snapshot in /etc"):
+        shelf.find("/etc")
     with pytest.raises(UsageError, match="elsewhere has no good snapshot") as none:
         shelf.find("elsewhere/latest")
     assert none.value.hint == "There are none."
