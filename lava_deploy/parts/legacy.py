@@ -86,7 +86,7 @@ def look(system: System, packs: Packs, path: Path, tell: Tell, *, database_only:
 
 def _place_faults(media: Archive) -> list[str]:
     """Why it cannot be told where in their archive the media are."""
-    places = sorted(media.places[OUTPUT], key=_depth)
+    places = sorted(sorted(media.places[OUTPUT]), key=_depth)
     if not places:
         return [f"has no directory {OUTPUT}, so it is not the media of a LAVA"]
     if [*map(_depth, places)].count(_depth(places[0])) > 1:
