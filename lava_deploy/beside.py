@@ -81,12 +81,14 @@ class Before:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A path of the instance: what is there goes `out`; if anything `comes`, it waits at `into`.
+    """A path of the instance: what is there goes `out`, what comes in its place waits at `into`.
 
-    All three are on one file system.
+    All three are on one file system. What `leaves` is there before, what `comes` afterwards; one
+    of the two may be missing.
     """
 
     path: Path
     into: Path
     out: Path
     comes: bool
+    leaves: bool

@@ -175,10 +175,11 @@ class _Making:
         self.system.make_directory(self.partial.path, 0o700)
 
     def forget(self) -> None:
-        for one in (self.final, self.partial):
+        for one in (self.partial, self.final):
             snapshots.remove(self.system, one)
         self.system.remove(self.found)
         snapshots.set_latest(self.system, self.doors.host, self.instance.name)
+        self.system.remove_directory(self.final.path.parent)
 
     def clear(self) -> None:
         self.system.remove(self.found)

@@ -6,6 +6,7 @@ kept, so that a wrong id typed loses nothing.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +143,9 @@ class _Restoring:
         self.before = Before(instance, decisions["stamp"])
         self.media = self.restoring.media(decisions["own_disk"])
         self.kept_media = self.before.media(decisions["own_disk"])
+        self.databases = instance.database, self.restoring.database, self.before.database
+        # which groups were not unpacked while the instance ran
+        self.left_out = self.media.with_name("left-out.json")
 
     def steps(self) -> tuple[Step, ...]:
         decisions = self.decisions
@@ -204,9 +208,8 @@ class _Restoring:
         return release.of(self.system, self.instance, self.decisions["label"])
 
     def make_release(self) -> None:
-        built = release.cached(
-            self.system, self.doors.host.cache, Revision(**self.decisions["revision"])
-        )
+        revision = Revision(**self.decisions["revision"])
+        built = release.cached(self.system, self.doors.host.cache, revision)
         if built is None:
             raise DeployError("the release that was built is gone from the cache")
         release.make(self.system, self.instance, self.decisions["label"], built)
@@ -294,7 +297,9 @@ class _Restoring:
     def unpack(self) -> None:
         self.forget_media()
         self.system.make_directory(self.media, 0o750, self.instance.user, self.instance.user)
-        self.unpack_but(self.untouched())
+        left_out = self.untouched()
+        self.unpack_but(left_out)
+        self.system.write(self.left_out, json.dumps(sorted(left_out)), mode=0o600)
 
     def untouched(self) -> set[str]:
         return self.origin.untouched(self.instance.media, self.doors.report.amount)
@@ -304,7 +309,9 @@ class _Restoring:
         media.forget_log_indexes(self.packs, self.system, self.media, self.decisions["running"])
 
     def forget_media(self) -> None:
+        self.system.remove(self.left_out)
         self.system.remove_tree(self.media)
+        self.system.remove_directory(self.media.parent)
 
     def make_etc(self) -> None:
         keep = device.dictionary(self.instance)
@@ -336,51 +343,47 @@ class _Restoring:
         staying = self.untouched() if whole else set()
         if whole:
             self.unpack_but(staying | self.unpacked())
+        places = self.instance.media, self.media
         found = {
             "origin": self.decisions["origin"],
             "label": self.decisions["former_label"],
             "database_only": not whole,
             "media": str(self.kept_media),
-            "exchanges": self.exchanges(staying) if whole else [],
+            "exchanges": media.exchanges(self.packs, *places, staying) if whole else [],
             "jobs": media.jobs(self.packs, self.system, self.instance.media, staying),
         }
         before.write(self.system, self.before, found)
 
     def unpacked(self) -> set[str]:
-        """The groups that wait beside the media already; those without a day are no such proof."""
-        return {group.name for group in self.packs.groups(self.media)} - {media.OTHER}
-
-    def exchanges(self, staying: set[str]) -> list[tuple[str, bool]]:
-        """Paths in the media that are exchanged, and whether something comes for each."""
-        coming = media.paths(self.packs, self.media, staying)
-        leaving = media.paths(self.packs, self.instance.media, staying)
-        return [(path, path in coming) for path in sorted(coming | leaving)]
+        """The groups that wait beside the media, whole; those without a day are no such proof."""
+        there = {group.name for group in self.packs.groups(self.media)} - {media.OTHER}
+        return there - {*json.loads(self.system.read(self.left_out))}
 
     def all_exchanges(self) -> list[Exchange]:
         own = etc.exchanges(self.restoring, self.before)
-        return own + [
-            Exchange(self.instance.media / path, self.media / path, self.kept_media / path, comes)
-            for path, comes in before.record(self.system, self.before)["exchanges"]
-        ]
+        written = before.record(self.system, self.before)["exchanges"]
+        return own + exchange.within(self.instance.media, self.media, self.kept_media, written)
 
     def exchange(self) -> None:
         exchange.make(self.system, self.instance, self.all_exchanges())
 
     def exchange_back(self) -> None:
         if before.exists(self.system, self.before):
+            self.stop()  # they run again if an undo failed before
             exchange.undo(self.system, self.instance, self.all_exchanges())
 
     def forget_record(self) -> None:
-        self.system.remove_tree(self.before.root)
-        self.system.remove_tree(self.kept_media)
+        if before.exists(self.system, self.before) and not self.decisions["database_only"]:
+            exchange.require_back(self.system, self.all_exchanges())
+        before.forget(self.system, self.before, self.kept_media)
 
     def exchange_database(self) -> None:
-        names = self.instance.database, self.restoring.database, self.before.database
-        database.exchange(self.server, *names)
+        database.exchange(self.server, *self.databases)
 
     def exchange_database_back(self) -> None:
-        names = self.instance.database, self.restoring.database, self.before.database
-        database.exchange_back(self.server, *names)
+        if self.server.has_database(self.before.database):
+            self.stop()
+            database.exchange_back(self.server, *self.databases)
 
     def remember(self) -> None:
         known = {"restored": {"origin": self.decisions["origin"], "stamp": self.before.stamp}}
@@ -393,5 +396,5 @@ class _Restoring:
         for one in before.all_of(self.system, self.instance):
             if one != self.before:
                 before.remove(self.system, self.server, one)
+        self.forget_media()
         self.system.remove_tree(self.restoring.root)
-        self.system.remove_tree(self.media)

@@ -90,6 +90,7 @@ class _Undoing:
         self.leaving = Restoring(instance)
         self.kept_media = self.kept.media(decisions["own_disk"])
         self.leaving_media = self.leaving.media(decisions["own_disk"])
+        self.databases = instance.database, self.kept.database, self.leaving.database
 
     def steps(self) -> tuple[Step, ...]:
         decisions = self.decisions
@@ -103,8 +104,8 @@ class _Undoing:
                 lambda: release.switch(self.system, self.instance, decisions["current_label"]),
             ),
         )
-        stop = Step("stop the services", lambda: halt(self.doors, self.instance), self.start_again)
-        start = Step("start the services", self.start_again, stop.do)
+        stop = Step("stop the services", self.stop, self.start_again)
+        start = Step("start the services", self.start_again, self.stop)
         return (
             stop,
             Step("write down what is exchanged", self.record, self.forget_record),
@@ -127,6 +128,9 @@ class _Undoing:
     def written(self) -> Path:
         return self.kept.root / "undo.json"
 
+    def stop(self) -> None:
+        halt(self.doors, self.instance)
+
     def start_again(self) -> None:
         if self.decisions["runs"]:
             go_on(self.doors, self.instance, self.configuration)
@@ -136,51 +140,55 @@ class _Undoing:
         found = [] if self.decisions["database_only"] else [*self.found()]
         self.system.write(self.written, json.dumps(found), mode=0o600)
 
-    def found(self) -> Iterator[tuple[str, bool]]:
-        """Paths in the media, and whether something comes back for each."""
-        known = before.record(self.system, self.kept)
-        exchanged = {path for path, _ in known["exchanges"]}
-        for path in sorted(exchanged):
-            yield path, self.system.exists(self.kept_media / path)
+    def found(self) -> Iterator[tuple[str, bool, bool]]:
+        """Paths in the media, and whether something comes back for each, and leaves."""
+        known, system = before.record(self.system, self.kept), self.system
+        exchanged = [path for path, _, _ in known["exchanges"]]
+        for path in exchanged:
+            comes, leaves = self.kept_media / path, self.instance.media / path
+            yield path, system.exists(comes), system.exists(leaves)
         groups = {group.name for group in self.packs.groups(self.instance.media)}
         for root, names in media.jobs(self.packs, self.system, self.instance.media, groups).items():
             if root not in exchanged:
                 jobs = known["jobs"].get(root)
                 new = [root] if jobs is None else [f"{root}/{one}" for one in {*names} - {*jobs}]
-                yield from ((path, False) for path in new)
+                yield from ((path, False, True) for path in sorted(new))
 
     def forget_record(self) -> None:
+        if self.system.exists(self.written) and not self.decisions["database_only"]:
+            exchange.require_back(self.system, self.exchanges())
+        self.forget_leaving()
         self.system.remove(self.written)
+
+    def forget_leaving(self) -> None:
+        self.system.remove_tree(self.leaving_media)
+        self.system.remove_directory(self.leaving_media.parent)
+        self.system.remove_tree(self.leaving.root)
 
     def exchanges(self) -> list[Exchange]:
         own = [
-            Exchange(one.path, one.out, one.into, comes=True)
+            Exchange(one.path, one.out, one.into, True, True)
             for one in etc.exchanges(self.leaving, self.kept)
         ]
-        return own + [
-            Exchange(
-                self.instance.media / path,
-                self.kept_media / path,
-                self.leaving_media / path,
-                comes,
-            )
-            for path, comes in json.loads(self.system.read(self.written))
-        ]
+        written = json.loads(self.system.read(self.written))
+        places = self.instance.media, self.kept_media, self.leaving_media
+        return own + exchange.within(*places, written)
 
     def exchange(self) -> None:
         exchange.make(self.system, self.instance, self.exchanges())
 
     def exchange_back(self) -> None:
         if self.system.exists(self.written):
+            self.stop()  # they run again if an undo failed before
             exchange.undo(self.system, self.instance, self.exchanges())
 
     def exchange_database(self) -> None:
-        names = self.instance.database, self.kept.database, self.leaving.database
-        database.exchange(self.server, *names)
+        database.exchange(self.server, *self.databases)
 
     def exchange_database_back(self) -> None:
-        names = self.instance.database, self.kept.database, self.leaving.database
-        database.exchange_back(self.server, *names)
+        if self.server.has_database(self.leaving.database):
+            self.stop()
+            database.exchange_back(self.server, *self.databases)
 
     def end_jobs(self) -> None:
         current = release.of(self.system, self.instance, self.decisions["label"])
@@ -189,6 +197,5 @@ class _Undoing:
 
     def clear(self) -> None:
         self.server.remove_database(self.leaving.database)
-        self.system.remove_tree(self.leaving_media)
-        self.system.remove_tree(self.leaving.root)
+        self.forget_leaving()
         before.remove(self.system, self.server, self.kept)

@@ -64,6 +64,14 @@ def describe(system: System, postgres: Postgres, kept: Before) -> Kept:
     return Kept(kept.stamp, known["origin"], until.isoformat(timespec="seconds"), size)
 
 
+def forget(system: System, kept: Before, media: Path) -> None:
+    """Remove one that was not needed, as all it would have kept is back in its place."""
+    system.remove_tree(media)
+    system.remove_tree(kept.root)
+    for path in (media.parent, kept.root.parent):
+        system.remove_directory(path)
+
+
 def remove(system: System, postgres: Postgres, kept: Before) -> None:
     """Remove one, with its database and media."""
     postgres.remove_database(kept.database)

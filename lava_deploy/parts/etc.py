@@ -73,7 +73,7 @@ def exchanges(restoring: Restoring, before: Before) -> list[Exchange]:
         (instance.configuration, restoring.configuration),
         (instance.worker_directory, restoring.worker),
     ]
-    return [Exchange(path, into, before.root / path.name, comes=True) for path, into in pairs]
+    return [Exchange(path, into, before.root / path.name, True, True) for path, into in pairs]
 
 
 def extracted_admin(system: System, restoring: Restoring) -> Path:

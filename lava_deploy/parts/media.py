@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lava_deploy.system import System
 
 Tell = Callable[[int, int, int], None]
-OTHER = "other"
+OTHER, OUTPUT = "other", "job-output"
 # LAVA makes it again out of the log; that of a running job may be ahead of the log in a snapshot.
 LOG_INDEX = "output.idx"
 
@@ -60,7 +60,8 @@ def keep(
         share(packs, members, to, previous, former)
         kept.members += members
         kept.skipped += packed.skipped
-        index[name] = (packed.state, [Path(one.path).name for one in members])
+        if not packed.skipped:  # what is missing now is looked for, and told, the next time too
+            index[name] = (packed.state, [Path(one.path).name for one in members])
     packs.write_index(to.index, index, began)
     kept.members.append(packs.member(to.index, to.path))
     return kept
@@ -83,6 +84,15 @@ def paths(packs: Packs, media: Path, but: Collection[str]) -> set[str]:
     """What there is of media, by the paths at which it is exchanged, without some groups."""
     found = {root for group in packs.groups(media) if group.name not in but for root in group.roots}
     return found if OTHER in but else found | {*packs.loose(media)}
+
+
+def exchanges(
+    packs: Packs, media: Path, waiting: Path, but: Collection[str]
+) -> list[tuple[str, bool, bool]]:
+    """Paths that are exchanged for what waits, and whether anything comes for each, and leaves."""
+    coming = paths(packs, waiting, but)
+    leaving = paths(packs, media, but)
+    return [(path, path in coming, path in leaving) for path in sorted(coming | leaving)]
 
 
 def jobs(packs: Packs, system: System, media: Path, names: Collection[str]) -> dict[str, list[str]]:

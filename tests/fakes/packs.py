@@ -6,7 +6,6 @@ A pack is a file with its entries in plain JSON.
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -173,7 +172,8 @@ class FakePacks:
 
     def _entries(self, tree: Path) -> list[str]:
         """The paths of all below a directory, but for what a restore prepares."""
-        found = (os.path.relpath(path, tree) for path in self.world.below(tree))
+        length = len(f"{tree}/")
+        found = (path[length:] for path in self.world.below(tree))
         return sorted(one for one in found if one.split("/")[0] != HIDDEN)
 
     def _is_directory(self, path: Path) -> bool:

@@ -128,10 +128,12 @@ class World:
 
     def below(self, directory: Path | str) -> list[str]:
         """The paths of everything in a tree."""
-        return [path for path in self.nodes if path.startswith(f"{directory}/")]
+        start = f"{directory}/"
+        return [path for path in self.nodes if path.startswith(start)]
 
     def names(self, directory: Path | str) -> list[str]:
-        inside = {path[len(str(directory)) + 1 :] for path in self.below(directory)}
+        length = len(f"{directory}/")
+        inside = {path[length:] for path in self.below(directory)}
         return sorted(name for name in inside if "/" not in name)
 
     def text(self, path: Path | str) -> str:

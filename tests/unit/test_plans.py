@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -15,14 +16,21 @@ import yaml
 
 from lava_deploy import steps
 from lava_deploy.errors import Busy, DeployError, PartlyUndone, RolledBack, Stopped
-from lava_deploy.operations import history
+from lava_deploy.operations import backup, history
 from lava_deploy.steps import Plan
-from tests.fakes import Killed, Trouble, World
+from tests.fakes import Killed, Trouble, World, keeping
 from tests.fakes.stage import PLANS, Stage, of_apply, with_new_limits
 from tests.fakes.world import DRAWN
 
+EVERY = {**PLANS, **keeping.PLANS}
 # The calls that change files.
-FILES = {"write", "make_directory", "link", "rename", "copy_linked", "remove", "remove_tree"}
+FILES = {
+    *("write", "make_directory", "link", "rename", "copy_linked", "remove", "remove_tree"),
+    *("remove_directory", "share", "pack", "bundle", "write_index", "unpack", "extract"),
+}
+# What a restore makes beside is of no account until names are exchanged: of that, some is enough.
+BESIDE = re.compile(r"(write|make_directory|unpack) \S+/(restoring|\.lava-deploy/media)/")
+SOME = 6
 
 
 @dataclass
@@ -63,6 +71,8 @@ class Case:
         the other calls go wrong: commands, servers, services.
         """
         for number, call in enumerate(self.calls, start=1):
+            if BESIDE.match(call) and number % SOME:
+                continue
             changes_file = call.split()[0] in FILES
             if files or not changes_file:
                 yield f"before {number}. {call}", self.stage(number, error)
@@ -72,20 +82,21 @@ class Case:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_and_countable() -> Iterator[None]:
-    """Secrets that can be found, and no waiting for a disk that nobody switches off."""
+    """Secrets that can be found, no time, and no waiting for a disk that nobody switches off."""
     number = itertools.count(1)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("token_hex", "token_urlsafe"):
             patch.setattr(secrets, name, lambda _: f"drawn{next(number)}secret")
+        patch.setattr(backup, "datetime", keeping.Standing)
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(yaml, "safe_load", lambda text: yaml.load(text, yaml.CSafeLoader))
         patch.setattr(yaml, "safe_dump", partial(yaml.dump, Dumper=yaml.CSafeDumper))
         yield
 
 
-@pytest.fixture(scope="module", params=PLANS)
+@pytest.fixture(scope="module", params=EVERY)
 def case(request, quick_and_countable) -> Iterator[Case]:
-    keeper, prepare, plan = PLANS[request.param]
+    keeper, prepare, plan = EVERY[request.param]
     # in memory, where there is such a place: journals and locks come and go thousands of times
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as root:
