@@ -7,7 +7,15 @@ from invoke import Context, Exit, task
 PYTEST = "pytest --durations=10"
 # Which lives are lived side by side: the long ones, then the short ones.
 LIVES = (("bookworm-systemd", "trixie-plain"), ("trixie-systemd", "bookworm-plain"))
-BENCHMARKS = ("quickstart", "second_instance", "footprint", "commands", "toggles", "build")
+BENCHMARKS = (
+    "quickstart",
+    "second_instance",
+    "footprint",
+    "commands",
+    "toggles",
+    "build",
+    "snapshots",
+)
 
 
 def run(context: Context, module: str) -> None:
