@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from lava_deploy.inventory import Inventory
 
 FORMAT = 1
+# How a snapshot was verified: each file read; each pack unpacked and the dump gone through, too;
+# restored into an instance, which ran a job.
+LEVELS = READ, UNPACKED, REHEARSED = "read", "unpacked", "rehearsed"
 ABOUT = "What lava-deploy knows of the snapshots beside this file; nothing here is to be edited."
 
 
@@ -43,11 +46,18 @@ class Records:
     ) -> None:
         """Take over what a verification found, in place of what was known of the same files."""
         its = self.snapshots.setdefault(id, {})
-        its |= {"verified": when, "level": level, "faults": dict(faults)}
+        proven = {} if faults else its.get("proven", {})
+        its |= {"verified": when, "faults": dict(faults), "proven": {**proven, level: when}}
         for path, identity in identities(files).items():
             self.broken.pop(identity, None)
             if path in faults:
                 self.broken[identity] = f"{id}/{path}"
+
+    def proof(self, id: str) -> tuple[str, str]:
+        """The most that a snapshot was verified by since it was last found broken, and when."""
+        its = self.snapshots.get(id, {})
+        found = [(level, its.get("proven", {}).get(level, "")) for level in LEVELS]
+        return next((one for one in reversed(found) if one[1]), ("", ""))
 
     def forget_others(self, ids: Collection[str], there: Iterable[Inventory]) -> None:
         """Forget snapshots that there are no more, and broken files that are in none of them."""

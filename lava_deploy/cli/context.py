@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lava_deploy.web import Web
 
 LOG = "lava-deploy.log"
+# The operation that nobody has to decide about when it was killed: operations/backup.py
+BACKUP = "backup"
 
 
 @dataclass
@@ -214,6 +216,8 @@ def _postgres(server: Database) -> Postgres:
 def told(journal: Journal) -> tuple[str, str]:
     """What to say of an unfinished plan, and what to do about it."""
     subject = journal.subject
+    if journal.operation == BACKUP:
+        return f"a backup of {subject} was killed", "The next command on it clears that away."
     ways = []
     if not journal.undoing:
         ways.append(f"`lava-deploy resume {subject}` completes it")

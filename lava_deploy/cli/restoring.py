@@ -9,7 +9,7 @@ import click
 
 from lava_deploy import config
 from lava_deploy.cli import installing
-from lava_deploy.cli.context import Context, common, dry_run, named
+from lava_deploy.cli.context import BACKUP, Context, common, dry_run, named
 from lava_deploy.cli.host import refuse
 from lava_deploy.cli.instances import in_force, read_configuration
 from lava_deploy.errors import UsageError
@@ -216,9 +216,8 @@ def rebuilt(context: Context, journal: Journal, *, undoing: bool) -> Plan:
 def clear_away(context: Context, journal: Journal) -> bool:
     """Deal with what a killed backup left, and tell whether it was one; any other is left alone."""
     from lava_deploy import steps
-    from lava_deploy.operations import backup
 
-    if journal.operation != backup.OPERATION:
+    if journal.operation != BACKUP:
         return False
     plan = rebuilt(context, journal, undoing=not journal.committed)
     finish = steps.resume if journal.committed else steps.abandon

@@ -159,7 +159,7 @@ def show(context: Context, name: str, snapshot: str, as_json: bool) -> None:
 
     context.require_root()
     found = operation.find(context.doors, name, snapshot)
-    about = operation.about(context.doors, found)
+    about = operation.about(context.doors, name, found)
     if as_json:
         context.report.json({"snapshot": about})
         return
@@ -193,10 +193,10 @@ def verify(
         if as_json:
             context.report.json({"snapshot": str(found.path), "faults": faults})
         operation.refuse(found, faults)
+        if rehearse:
+            rehearsing.rehearse(context, found)
     if not as_json:
         context.report.line(f"{found.path} is good")
-    if rehearse:
-        rehearsing.rehearse(context, found)
 
 
 @group.command()
@@ -260,8 +260,7 @@ def prune(
             context.report.json(
                 {"removed": list(going.ids), "freed": going.freed, "only_planned": dry_run}
             )
-        # what is removed is what was asked for by the rules: a timer need not agree
-        _remove(context, name, going, dry_run=dry_run, yes=True)
+        _remove(context, name, going, dry_run=dry_run, yes=yes)
 
 
 def _remove(context: Context, name: str, going: Pruning, *, dry_run: bool, yes: bool) -> None:

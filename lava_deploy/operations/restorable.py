@@ -12,7 +12,7 @@ from lava_deploy.beside import Restoring
 from lava_deploy.configuration import Database
 from lava_deploy.errors import BrokenSnapshot, UnknownRevision
 from lava_deploy.operations import origin, runs
-from lava_deploy.parts import configuration, dump, facts, legacy, release
+from lava_deploy.parts import configuration, dump, facts, legacy, media, release
 from lava_deploy.parts.origin import Described, described
 from lava_deploy.snapshot import Snapshot
 from lava_deploy.sources import snapshot as kept_code
@@ -67,7 +67,17 @@ def faults(
     server = _server(doors, instance)
     found += _dump_faults(doors, origin(doors, path).dump, server.version())
     found += _room_faults(doors, instance, described, server, request)
-    return found
+    return found if request.database_only else found + _place_faults(doors, instance)
+
+
+def _place_faults(doors: Doors, instance: Instance) -> list[str]:
+    """Why days cannot be exchanged by their names: they are not in the media, but elsewhere."""
+    output = instance.media / media.OUTPUT
+    if doors.system.target(output):
+        return [f"{output} is a link: snapshots do not have what it leads to, link media instead"]
+    if doors.system.exists(output) and not doors.packs.on_one_disk(output, instance.media):
+        return [f"{output} is a disk of its own: mount it at {instance.media} instead"]
+    return []
 
 
 def _server(doors: Doors, instance: Instance) -> Postgres:

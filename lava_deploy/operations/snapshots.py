@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy import retention
 from lava_deploy.errors import BrokenSnapshot, PreflightFailed
 from lava_deploy.parts import dump, snapshots
+from lava_deploy.records import READ, REHEARSED, UNPACKED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
     from lava_deploy.operations import Doors
     from lava_deploy.parts.snapshots import Listed
     from lava_deploy.snapshot import Manifest, Snapshot
-
-# How a snapshot was verified: each file read; each pack unpacked and the dump gone through, too;
-# restored into an instance, which ran a job.
-READ, UNPACKED, REHEARSED = "read", "unpacked", "rehearsed"
 
 
 def listed(doors: Doors, instance: str) -> list[Listed]:
@@ -76,9 +73,16 @@ def refuse(snapshot: Snapshot, faults: Mapping[str, str]) -> None:
         raise BrokenSnapshot(str(snapshot.path), lines)
 
 
-def about(doors: Doors, snapshot: Snapshot) -> dict[str, Any]:
-    """What a snapshot says of itself. Raises BrokenSnapshot."""
-    return {"path": str(snapshot.path), **asdict(snapshots.read(doors.system, snapshot))}
+def about(doors: Doors, instance: str, snapshot: Snapshot) -> dict[str, Any]:
+    """What a snapshot says of itself, and what is known of it. Raises BrokenSnapshot."""
+    there = [one for one in listed(doors, instance) if one.snapshot == snapshot]
+    known = {
+        key: getattr(one, key)
+        for one in there
+        for key in ("good", "kept", "level", "verified", "own", "shared")
+    }
+    manifest = asdict(snapshots.read(doors.system, snapshot))
+    return {"path": str(snapshot.path), **known, **manifest}
 
 
 def remember_rehearsal(doors: Doors, snapshot: Snapshot, now: datetime) -> None:

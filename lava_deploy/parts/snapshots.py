@@ -127,7 +127,7 @@ def remember_verification(
 ) -> None:
     """Remember what a verification found, for all snapshots that share a file that is broken.
 
-    `level` says in a word how it was verified.
+    `level` is one of `records.LEVELS`.
     """
     directory = snapshot.path.parent
     known = _records(system, directory)
@@ -296,7 +296,7 @@ def _known(system: System, host: Host, instance: str, like: str = "") -> str:
 
 def _listed(system: System, snapshot: Snapshot, known: Records) -> Listed:
     seen = _look(system, snapshot)
-    its = known.snapshots.get(snapshot.id, {})
+    its, (level, when) = known.snapshots.get(snapshot.id, {}), known.proof(snapshot.id)
     faults = {**known.known_faults(snapshot.id, seen), **seen.faults}
     only = [one for one in seen.statuses.values() if _is_only_here(one)]
     own, total = (sum(one.st_blocks for one in some) for some in (only, seen.statuses.values()))
@@ -306,8 +306,8 @@ def _listed(system: System, snapshot: Snapshot, known: Records) -> Listed:
         seen.manifest,
         _lines(faults),
         its.get("kept", False),
-        its.get("verified", ""),
-        its.get("level", ""),
+        when,
+        level,
         own * BLOCK,
         (total - own) * BLOCK,
     )
@@ -357,11 +357,11 @@ def _write(system: System, directory: Path, known: Records) -> None:
     """Write what is known of snapshots that there still are."""
     ids = _ids(system, directory)
     known.forget_others(ids, (_look(system, Snapshot(directory / id)) for id in ids))
-    text = records.text(known)
-    if text:
-        system.write(directory / RECORDS, text, mode=0o600)
-    else:
-        system.remove(directory / RECORDS)
+    path, text = directory / RECORDS, records.text(known)
+    if not text:
+        system.remove(path)
+    elif not system.exists(path) or system.read(path) != text:  # the disk may be full
+        system.write(path, text, mode=0o600)
 
 
 # A look at one

@@ -25,7 +25,7 @@ MAY_IMPORT = {
         *DOORS,
     },
     "operations": {
-        *("parts", "sources", "steps", "locks", "playbook", "certificates", "retention"),
+        *("parts", "sources", "steps", "locks", "playbook", "certificates", "retention", "records"),
         *TYPES,
     },
     "parts": {"templates", "uv", "certificates", "inventory", "records", *TYPES},
