@@ -374,7 +374,7 @@ class _Restoring:
 
     def forget_record(self) -> None:
         if before.exists(self.system, self.before) and not self.decisions["database_only"]:
-            exchange.require_back(self.system, self.all_exchanges())
+            exchange.require_undone(self.system, self.all_exchanges())
         before.forget(self.system, self.before, self.kept_media)
 
     def exchange_database(self) -> None:

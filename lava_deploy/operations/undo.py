@@ -156,7 +156,7 @@ class _Undoing:
 
     def forget_record(self) -> None:
         if self.system.exists(self.written) and not self.decisions["database_only"]:
-            exchange.require_back(self.system, self.exchanges())
+            exchange.require_undone(self.system, self.exchanges())
         self.forget_leaving()
         self.system.remove(self.written)
 

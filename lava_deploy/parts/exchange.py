@@ -57,11 +57,13 @@ def undo(system: System, instance: Instance, exchanges: Iterable[Exchange]) -> N
     system.run(["sync", "--file-system", instance.root])
 
 
-def require_back(system: System, exchanges: Iterable[Exchange]) -> None:
-    """Raises DeployError while anything that left is not back: its place may not be cleared."""
+def require_undone(system: System, exchanges: Iterable[Exchange]) -> None:
+    """Raises DeployError while anything is not as before: what tells of it may not be removed."""
     for one in exchanges:
         if system.exists(one.out):
             raise DeployError(f"{one.path} is not back: it is kept as {one.out}")
+        if not one.leaves and system.exists(one.path):
+            raise DeployError(f"{one.path} came, and is not gone")
 
 
 def _make_parents(system: System, instance: Instance, one: Exchange) -> None:

@@ -162,9 +162,9 @@ class FakeSystem:
                 del self.world.nodes[str(path)]
 
     def remove_directory(self, path: Path) -> None:
+        """Never in trouble: the real one passes by what it cannot remove."""
         if self.is_directory(path) and not self.world.below(path):
-            with self.world.trouble.change(f"remove_directory {path}", fault(path)):
-                del self.world.nodes[str(path)]
+            del self.world.nodes[str(path)]
 
     def remove_tree(self, path: Path) -> None:
         if self.target(path):
