@@ -190,8 +190,9 @@ class _Restoring:
         )
 
     def afterwards(self) -> tuple[Step, ...]:
+        remembered = (Step("remember the release", self.remember),)
         return (
-            Step("remember the restore", self.remember),
+            *(remembered if self.decisions["revision"] else ()),
             Step("remove what is over", self.clear),
         )
 
@@ -386,10 +387,7 @@ class _Restoring:
             database.exchange_back(self.server, *self.databases)
 
     def remember(self) -> None:
-        known = {"restored": {"origin": self.decisions["origin"], "stamp": self.before.stamp}}
-        if self.decisions["revision"]:
-            known["revision"] = self.decisions["revision"]
-        facts.remember(self.system, self.instance, **known)
+        facts.remember(self.system, self.instance, revision=self.decisions["revision"])
 
     def clear(self) -> None:
         """Only the state before the last restore can be brought back."""

@@ -226,7 +226,8 @@ def test_what_prune_frees_is_what_it_said(snapshots: Snapshots) -> None:
         assert planned["removed"] == [id for id in before if id not in (kept, newest)]
         assert [*snapshots.listed()] == [*before]
         used = used_of(admin.machine, BACKUPS)
-        told = admin.json("snapshots", "prune", NAME, "--keep", "1d")
+        assert "--yes" in admin("snapshots", "prune", NAME, "--keep", "1d", status=2).stderr
+        told = admin.json("snapshots", "prune", NAME, "--keep", "1d", "--yes")
         assert {**told, "only_planned": True} == planned
         assert used - used_of(admin.machine, BACKUPS) == planned["freed"]
         assert [*snapshots.listed()] == [kept, newest]
