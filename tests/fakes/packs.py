@@ -184,13 +184,12 @@ class FakePacks:
 
     def _of(self, media: Path, group: Group, groups: Sequence[Group]) -> list[str]:
         """What is in a group; `groups` are all there are."""
-        roots = {root for one in groups for root in one.roots}
-
-        def root(path: str) -> set[str]:
-            return roots & {path, *map(str, Path(path).parents)}
-
-        wanted = {*group.roots}
-        return [one for one in self._entries(media) if root(one) & wanted or not wanted | root(one)]
+        others = tuple(f"{root}/" for one in groups for root in one.roots)
+        wanted = tuple(f"{root}/" for root in group.roots)
+        entries = self._entries(media)
+        if wanted:
+            return [one for one in entries if f"{one}/".startswith(wanted)]
+        return [one for one in entries if not f"{one}/".startswith(others)]
 
     def _state(self, media: Path, paths: Sequence[str]) -> State:
         entries = [self._entry(media / path, path) for path in paths]
