@@ -40,6 +40,7 @@ ORDER = (
     "restored",
     "misfortune",
     "side_by_side",
+    "legacy",
     "removed",
     "contract",
     "undone",

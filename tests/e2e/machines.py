@@ -44,7 +44,7 @@ class Kind:
 
 # How the tests name their hosts.
 KINDS = {
-    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ()),
+    "bookworm-systemd": Kind("bookworm", SYSTEMD, LONG, OLDEST, False, ("legacy",)),
     "trixie-plain": Kind("trixie", PLAIN, LONG, "", True, ("tls",)),
     "trixie-systemd": Kind("trixie", SYSTEMD, SHORT, TIP, False, (*WORLD, *SAFE)),
     "bookworm-plain": Kind(
