@@ -196,7 +196,7 @@ def _plan(context: Context, instance: Instance, decisions: Mapping[str, Any]) ->
 
 
 def rebuilt(context: Context, journal: Journal, *, undoing: bool) -> Plan:
-    """The plan of an unfinished backup or restore; to be undone, it needs no snapshot."""
+    """The plan of an unfinished backup or restore; it needs no snapshot to undo, or to clear up."""
     from lava_deploy.operations import backup, undo
     from lava_deploy.operations import restore as operation
 
@@ -206,7 +206,7 @@ def rebuilt(context: Context, journal: Journal, *, undoing: bool) -> Plan:
         return backup.plan(context.doors, instance, journal.decisions, configuration)
     if journal.operation == undo.OPERATION:
         return _undo_plan(context, instance, journal.decisions)
-    if undoing:
+    if undoing or journal.committed:
         keeps = config.build(journal.decisions["keeps"], "what the instance keeps")
         wanted = operation.Wanted(keeps, "")
         return operation.plan(context.doors, instance, journal.decisions, wanted, lambda: None)

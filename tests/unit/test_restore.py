@@ -159,6 +159,15 @@ def test_a_killed_restore_is_undone_though_its_snapshot_is_gone(stage):
     assert stage.world.text(stage.demo.etc / "devices/another.jinja2") == "another board"
 
 
+def test_a_restore_that_was_killed_while_it_cleared_up_is_completed_without_its_snapshot(stage):
+    killed(stage, of_restore, f"remove {stage.demo.root / 'restoring/left-out.json'}")
+    assert stage.journal("demo").committed
+    stage.context.doors.system.remove_tree(stage.context.host.backups / "demo")
+    stage.finish(steps.resume, "demo")
+    assert f"job {JOB}" not in rows(stage)
+    assert not stage.world.below(stage.demo.root / "restoring")
+
+
 def test_a_day_that_is_touched_while_all_is_made_beside_is_unpacked_whole_after_a_kill(stage):
     """It is unpacked once nothing writes any more; half of it is not taken for all of it."""
     plan, log = of_restore(stage), f"{SAME}/5/output.yaml"
