@@ -220,15 +220,8 @@ class _Restoring:
         self.server.remove_database(name)
         self.server.make_database(name, self.instance.user)
         password = settings.database_password(self.system, self.instance)
-        dump.load(
-            self.system,
-            self.instance,
-            self.located,
-            password,
-            self.origin.dump,
-            name,
-            self.server.version(),
-        )
+        to = self.system, self.instance, self.located, password
+        dump.load(*to, self.origin.dump, name, self.server.version())
 
     def forget_database(self) -> None:
         self.server.remove_database(self.restoring.database)
@@ -319,8 +312,11 @@ class _Restoring:
         etc.make(self.system, self.restoring, self.origin.extract, keep)
         texts = texts_of(self.instance, self.wanted.configuration, self.located)
         settings.change(self.system, self.instance, etc.beside(self.restoring, texts))
-        theirs = self.restoring.extracted / "etc" / self.instance.secrets.name
-        settings.take_key(self.system, self.instance, theirs, self.restoring.etc)
+        theirs, to = self.restoring.extracted / "etc", self.restoring.etc
+        settings.take_key(self.system, self.instance, theirs / self.instance.secrets.name, to)
+        facts.take_admin(self.system, self.instance, theirs / self.instance.facts.name, to)
+        workers = self.decisions["worker"] or "", self.decisions["own_worker"]
+        etc.rename_worker(self.system, self.restoring, *workers)
         launchers = services.texts(
             self.instance, self.release, self.wanted.configuration, self.decisions["own_worker"]
         )

@@ -76,9 +76,16 @@ def exchanges(restoring: Restoring, before: Before) -> list[Exchange]:
     return [Exchange(path, into, before.root / path.name, True, True) for path, into in pairs]
 
 
-def extracted_admin(system: System, restoring: Restoring) -> Path:
-    """Where what the snapshot's instance remembered of itself lies, while a restore goes on."""
-    return restoring.extracted / "etc" / restoring.instance.facts.name
+def rename_worker(system: System, restoring: Restoring, former: str, name: str) -> None:
+    """Let what was configured for a worker of one name, if there was one, be for another's."""
+    if former in ("", name):
+        return
+    configured = restoring.etc / "dispatcher.d"
+    for suffix in ("", ".yaml"):  # a directory, or a file as LAVA had it before
+        path = configured / f"{former}{suffix}"
+        if system.exists(path):
+            _remove(system, configured / f"{name}{suffix}")
+            system.rename(path, configured / f"{name}{suffix}")
 
 
 def _give(system: System, paths: list[Path], user: str, group: str) -> None:

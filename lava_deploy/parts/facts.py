@@ -43,6 +43,14 @@ def remember(system: System, instance: Instance, **facts: Any) -> None:
     )
 
 
+def take_admin(system: System, instance: Instance, theirs: Path, etc: Path) -> None:
+    """Have the facts in another etc/ name the first superuser that other facts do, if any do."""
+    if system.exists(theirs):
+        known = {**read(system, instance), "admin": json.loads(system.read(theirs))["admin"]}
+        text = json.dumps(known, indent=2) + "\n"
+        system.write(etc / instance.facts.name, text, mode=0o640, group=instance.user)
+
+
 def remember_texts(system: System, instance: Instance, texts: Mapping[Path, str | None]) -> None:
     """Remember the hashes of files as lava-deploy wrote them; forget those with None."""
     known = read(system, instance).get("written", {})
