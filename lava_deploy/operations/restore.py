@@ -34,6 +34,7 @@ from lava_deploy.parts import (
     tokens,
     worker,
 )
+from lava_deploy.parts import configuration as configuration_file
 from lava_deploy.snapshot import Snapshot
 from lava_deploy.sources import snapshot as kept_code
 from lava_deploy.steps import Plan, Step
@@ -321,8 +322,10 @@ class _Restoring:
             self.instance, self.release, self.wanted.configuration, self.decisions["own_worker"]
         )
         services.change(self.system, self.instance, etc.beside(self.restoring, launchers))
-        path, group = self.restoring.configuration, self.instance.user
-        self.system.write(path, self.wanted.text, mode=0o640, group=group)
+        former, name = self.decisions["origin"].partition("/")[0], self.instance.name
+        text = configuration_file.renamed(self.wanted.text, former, name)
+        path = self.restoring.configuration
+        self.system.write(path, text, mode=0o640, group=self.instance.user)
 
     def forget_beside(self) -> None:
         self.system.remove_tree(self.restoring.root)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lava_deploy.beside import Before, Exchange, Restoring
-from lava_deploy.configuration import Database
+from lava_deploy.configuration import Database, Route
 from lava_deploy.errors import UsageError
 from lava_deploy.operations import go_on, halt, runs
 from lava_deploy.parts import before, console, database, etc, exchange, facts, media, release
@@ -41,6 +41,12 @@ def faults(doors: Doors, instance: Instance, *, stop: bool) -> list[str]:
     server = doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
     if not server.has_database(kept.database):
         found.append(f"the database {kept.database} is gone")
+    settings = kept.root / "etc" / instance.facts.name
+    if doors.system.exists(settings):
+        there, now = (json.loads(doors.system.read(one)) for one in (settings, instance.facts))
+        if there["route"] != now["route"]:
+            former = Route(**there["route"]).url
+            found.append(f"the route was changed since: toggle it back to {former} first")
     label = before.record(doors.system, kept)["label"]
     if not release.exists(doors.system, instance, label):
         found.append(f"the release {label} is gone from {instance.releases}")

@@ -6,9 +6,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from lava_deploy import templates
+from lava_deploy.configuration import Configuration
 
 if TYPE_CHECKING:
-    from lava_deploy.configuration import Configuration
     from lava_deploy.model import Instance
     from lava_deploy.system import System
 
@@ -29,6 +29,16 @@ def text(name: str, configuration: Configuration) -> str:
         database=configuration.database,
         settings=settings.rstrip("\n"),
     )
+
+
+def renamed(text_of_former: str, former: str, name: str) -> str:
+    """The text of another instance's file, with this one's name in the comments of ours."""
+    plain = Configuration()
+    lines = zip(text(former, plain).splitlines(), text(name, plain).splitlines(), strict=True)
+    for theirs, own in lines:
+        if theirs != own:
+            text_of_former = text_of_former.replace(theirs, own)
+    return text_of_former
 
 
 def exists(system: System, instance: Instance) -> bool:

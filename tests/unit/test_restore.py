@@ -12,7 +12,7 @@ from lava_deploy import steps
 from lava_deploy.cli.instances import read_configuration
 from lava_deploy.errors import Busy, JobFailed, RolledBack, UsageError
 from lava_deploy.operations import backup, restorable, restore, undo
-from lava_deploy.parts import before, release, snapshots
+from lava_deploy.parts import before, facts, release, snapshots
 from lava_deploy.snapshot import LATEST
 from lava_deploy.steps import Plan
 from tests.fakes import Killed, Trouble, keeping
@@ -259,6 +259,15 @@ def test_an_instance_that_runs_is_restored_only_if_it_may_be_stopped(stage):
     assert "--with-release" in fault
 
 
+def test_an_undo_is_refused_where_the_route_was_changed_since(stage):
+    doors, demo = stage.context.doors, stage.demo
+    stage.carry_out(of_restore(stage))
+    route = facts.read(doors.system, demo)["route"]
+    facts.remember(doors.system, demo, route={**route, "hostname": "other.localhost"})
+    [fault] = undo.faults(doors, demo, stop=True)
+    assert "toggle it back to http://demo.localhost/ first" in fault
+
+
 def test_another_instances_snapshot_brings_its_content_and_its_release_but_not_its_names(tmp_path):
     stage = Stage(tmp_path, keeping.with_snapshot_of_another(tmp_path, "systemd"))
     other = texts(stage, stage.context.host.instance("other").media)
@@ -268,6 +277,8 @@ def test_another_instances_snapshot_brings_its_content_and_its_release_but_not_i
     found = {path: text for path, text in media(stage).items() if ".lava-deploy/" not in path}
     assert found == other and GONE in {str(Path(path).parents[1]) for path in found}
     assert release.in_use(stage.context.doors.system, stage.demo).version == "2026.06"
+    said = stage.world.text(stage.demo.configuration)
+    assert "The LAVA instance demo:" in said and "instance other" not in said
     configuration = read_configuration(stage.context, stage.demo)
     assert configuration.route.hostname == "demo.localhost"
     assert stage.world.roles["lava-demo"] == password
