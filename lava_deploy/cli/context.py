@@ -98,12 +98,19 @@ class Context:
         return sys.stdin.isatty() and sys.stderr.isatty()
 
     def instance(self, name: str) -> Instance:
-        """The instance of that name. Raises UsageError when there is none."""
+        """The instance of that name. Raises UsageError when there is none.
+
+        Raises Busy for one of which a killed run has left a part only in its place.
+        """
         from lava_deploy.operations import inspect
 
         known = inspect.names(self.doors)
         if name in known:
             return self.host.instance(name)
+        for journal in self.unfinished():
+            if journal.subject == name:
+                message, hint = told(journal)
+                raise Busy(message, hint=hint)
         have = f"There are: {', '.join(known)}." if known else "There are none yet."
         raise UsageError(f"there is no instance {name}", hint=have)
 
