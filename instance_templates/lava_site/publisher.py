@@ -1,16 +1,20 @@
 """Runs lava-publisher on the listening socket it is handed, instead of a TCP port."""
 
+import importlib
 import os
 import socket
 import sys
 from pathlib import Path
 
+import django
 import zmq
 import zmq.asyncio
 from aiohttp import web
 from django.core.management import execute_from_command_line
 
 FIRST_DESCRIPTOR = 3  # sd_listen_fds(3)
+# How long it waits at its end for more events than have come by then; LAVA's own waits 5 seconds.
+SECONDS_OF_SILENCE = 1
 
 
 def main():
@@ -23,6 +27,9 @@ def main():
         run_app(application, sock=listening, **options)
 
     web.run_app = run_on_socket
+    django.setup()
+    command = importlib.import_module("lava_server.management.commands.lava-publisher")
+    command.TIMEOUT = SECONDS_OF_SILENCE
     tell_the_scheduler(Path(os.environ["LAVA_SITE_ETC"]).parent / "run/events-out.sock")
     execute_from_command_line(["lava-publisher", "lava-publisher", *sys.argv[1:]])
 

@@ -174,6 +174,21 @@ def alone(doors: Doors, what: str) -> AbstractContextManager[None]:
     return locks.locked(doors.host.locks, SHARED_LOCK, what, patience=60)
 
 
+def restoring_faults(doors: Doors, instance: Instance, *, stop: bool) -> list[str]:
+    """Why the state of an instance cannot be exchanged just now."""
+    from lava_deploy.parts import settings
+
+    found = []
+    if not stop and runs(doors, instance):
+        found.append(f"{instance.name} is running: --stop stops it, and starts it afterwards")
+    if settings.stale(doors.system, instance):
+        found.append(
+            f"{instance.name} was set up by another lava-deploy: `lava-deploy apply "
+            f"{instance.name}` brings its own files up to date"
+        )
+    return found
+
+
 def halt(doors: Doors, instance: Instance) -> None:
     """Stop all services, and end the jobs that go on without them."""
     from lava_deploy.parts import services

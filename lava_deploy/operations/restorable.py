@@ -11,7 +11,7 @@ from lava_deploy import sources
 from lava_deploy.beside import Restoring
 from lava_deploy.configuration import Database
 from lava_deploy.errors import BrokenSnapshot, UnknownRevision
-from lava_deploy.operations import origin, runs
+from lava_deploy.operations import origin, restoring_faults
 from lava_deploy.parts import configuration, dump, facts, legacy, media, release
 from lava_deploy.parts.origin import Described, described
 from lava_deploy.snapshot import Snapshot
@@ -60,9 +60,7 @@ def faults(
     doors: Doors, instance: Instance, path: Path, described: Described, request: Request
 ) -> list[str]:
     """What stands in the way, found without any change; the origin is verified already."""
-    found = []
-    if not request.stop and runs(doors, instance):
-        found.append(f"{instance.name} is running: --stop stops it, and starts it afterwards")
+    found = restoring_faults(doors, instance, stop=request.stop)
     found += _version_faults(doors, instance, described, request)
     server = _server(doors, instance)
     found += _dump_faults(doors, origin(doors, path).dump, server.version())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lava_deploy.beside import Before, Exchange, Restoring
 from lava_deploy.configuration import Database, Route
 from lava_deploy.errors import UsageError
-from lava_deploy.operations import go_on, halt, runs
+from lava_deploy.operations import go_on, halt, restoring_faults, runs
 from lava_deploy.parts import before, console, database, etc, exchange, facts, media, release
 from lava_deploy.steps import Plan, Step
 
@@ -35,9 +35,7 @@ def faults(doors: Doors, instance: Instance, *, stop: bool) -> list[str]:
             hint=f"States are kept for {before.DAYS_KEPT} days. `lava-deploy snapshots list "
             f"{instance.name}` shows what can be restored.",
         )
-    found = []
-    if not stop and runs(doors, instance):
-        found.append(f"{instance.name} is running: --stop stops it, and starts it afterwards")
+    found = restoring_faults(doors, instance, stop=stop)
     server = doors.postgres(Database(**facts.read(doors.system, instance)["database"]))
     if not server.has_database(kept.database):
         found.append(f"the database {kept.database} is gone")

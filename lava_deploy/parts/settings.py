@@ -67,6 +67,12 @@ def routing(instance: Instance) -> Path:
     return instance.settings / "10-routing.yaml"
 
 
+def stale(system: System, instance: Instance) -> bool:
+    """Whether the package `lava_site` that an instance has is of another lava-deploy."""
+    ours = {_site(instance) / name: templates.source(f"lava_site/{name}") for name in SITE}
+    return system.texts(ours) != ours
+
+
 def exists(system: System, instance: Instance) -> bool:
     return system.exists(instance.settings / "00-instance.yaml")
 
