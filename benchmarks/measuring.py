@@ -5,8 +5,9 @@ import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,12 +21,23 @@ __all__ = ["CLONE", "INSIDE", "PLAIN_WAY", "ROOT", "RUNS", "Admin"]
 
 
 @contextmanager
-def bare_host(suite: str = "bookworm", init: str = "plain") -> Iterator[Admin]:
-    """A new host with this clone; what earlier hosts downloaded is at hand."""
+def bare_host(
+    suite: str = "bookworm", init: str = "plain", on_disk: Sequence[str] = ()
+) -> Iterator[Admin]:
+    """A new host with this clone; what earlier hosts downloaded is at hand.
+
+    Hosts are in memory where there is plenty; directories named in `on_disk` are on this machine's
+    disk.
+    """
     images = Images()
     downloads = images.directory / "caches"
     downloads.mkdir(parents=True, exist_ok=True)
-    with Bed(images, share_downloads=True, share={"/root/.cache": downloads}) as bed:
+    with ExitStack() as disk:
+        share = {"/root/.cache": downloads}
+        for inside in on_disk:
+            share[inside] = Path(disk.enter_context(TemporaryDirectory(dir=images.directory)))
+            share[inside].chmod(0o755)
+        bed = disk.enter_context(Bed(images, share_downloads=True, share=share))
         [host] = bed.up([HostSpec("bench", suite, init)])
         copy_repository(host)
         conditions = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"

@@ -31,6 +31,8 @@ from tests.e2e.machines import Here
 NAME, OTHER = "demo", "two"
 FILLING, WATCHING = f"{CLONE}/benchmarks/filling.py", f"{CLONE}/benchmarks/watching.py"
 BACKUPS = "/srv/lava/backups"
+# What is measured is of a disk, not of the memory that hosts are in.
+ON_DISK = ("/srv", "/var/lib/postgresql")
 # Where the way of 2012 works, on the disk of the instances, and its database.
 PLAIN, FRESH = "/srv/lava-2012", "lava-2012"
 DUMP, FILES, PLACE = f"{PLAIN}/database.dump", f"{PLAIN}/files.tar.gz", f"{PLAIN}/media"
@@ -114,7 +116,7 @@ def main() -> None:
     if order.here:
         measured = measure(Bench(Admin(Here()), *order.here), order)
     else:
-        with measuring.bare_host(order.suite, order.init) as admin:
+        with measuring.bare_host(order.suite, order.init, ON_DISK) as admin:
             admin("quickstart", NAME)
             admin("install", "-n", "--yes", OTHER)
             measured = measure(Bench(admin, NAME, OTHER), order)

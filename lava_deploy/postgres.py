@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 5432
 SECONDS_TO_CONNECT = 10
+# What a server says that is ending or beginning; in between nobody answers.
+RESTARTING = re.compile(r"the database system is (starting up|shutting down|in recovery mode)")
+SECONDS_TO_RESTART = 15
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ class Postgres:
         import psycopg2
 
         try:
-            server = self._log_in(name)
+            server = self._log_in_patiently(name)
         except psycopg2.OperationalError as error:
             raise Unreachable(
                 f"Postgres at {self.address}:{self.port} does not answer: {str(error).strip()}",
@@ -213,6 +218,22 @@ class Postgres:
                         hint="It was stopped or restarted: try again when it answers.",
                     ) from error
                 raise
+
+    def _log_in_patiently(self, name: str) -> connection:
+        """Wait for a server that says itself that it is being restarted."""
+        import psycopg2
+
+        limit = None
+        while True:
+            try:
+                return self._log_in(name)
+            except psycopg2.OperationalError as error:
+                if limit is None and not RESTARTING.search(str(error)):
+                    raise
+                limit = limit or time.monotonic() + SECONDS_TO_RESTART
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(0.2)
 
     def _log_in(self, name: str) -> connection:
         import psycopg2
