@@ -13,6 +13,7 @@ from lava_deploy.cli import rehearsing
 from lava_deploy.cli.context import Context, as_json, common, complete_names, dry_run, named, yes
 from lava_deploy.cli.host import refuse
 from lava_deploy.cli.instances import in_force
+from lava_deploy.configuration import name_faults
 from lava_deploy.errors import PartlyDone
 from lava_deploy.snapshot import PASSING
 
@@ -103,11 +104,22 @@ def _present(context: Context, totals: Totals, *, as_json: bool) -> None:
             f"the file system has no hard links, or they are on another one"
         )
     missing = [line for line in totals.skipped if not line[1].startswith(PASSING)]
-    for path, why in {*totals.skipped} - {*missing}:
-        context.report.note(f"not in it: {path}, which {why}")
+    for path, why in totals.skipped:
+        if why.startswith(PASSING):
+            context.report.note(f"not in it: {path}, which {why}")
     if missing:
         lines = "".join(f"\n  - {path}: {why}" for path, why in missing)
         raise PartlyDone(f"the snapshot {totals.id} has all but these:{lines}")
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """The name of an instance, which may be gone: its snapshots are there still."""
+    if faults := name_faults(value):
+        raise click.BadParameter("; ".join(faults))
+    return value
+
+
+of_instance = click.argument("name", callback=_name, shell_complete=complete_names)
 
 
 @click.group("snapshots")
@@ -119,7 +131,7 @@ of_snapshot = click.argument("snapshot", default="latest", metavar="[ID]")
 
 
 @group.command("list")
-@click.argument("name", shell_complete=complete_names)
+@of_instance
 @as_json
 @common
 def list_(context: Context, name: str, as_json: bool) -> None:
@@ -149,7 +161,7 @@ def list_(context: Context, name: str, as_json: bool) -> None:
 
 
 @group.command()
-@named
+@of_instance
 @of_snapshot
 @as_json
 @common
@@ -169,7 +181,7 @@ def show(context: Context, name: str, snapshot: str, as_json: bool) -> None:
 
 
 @group.command()
-@named
+@of_instance
 @of_snapshot
 @click.option("--deep", is_flag=True, help="Also decompress all packs and read through the dump.")
 @click.option(
@@ -200,7 +212,7 @@ def verify(
 
 
 @group.command()
-@named
+@of_instance
 @click.argument("snapshot", metavar="ID")
 @click.option("--off", is_flag=True, help="Let it be pruned again.")
 @common
@@ -216,7 +228,7 @@ def keep(context: Context, name: str, snapshot: str, off: bool) -> None:
 
 
 @group.command()
-@named
+@of_instance
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @dry_run
 @yes
@@ -234,7 +246,7 @@ def remove(context: Context, name: str, ids: tuple[str, ...], dry_run: bool, yes
 
 
 @group.command()
-@named
+@of_instance
 @click.option(
     "--keep",
     "policy",
