@@ -2,8 +2,13 @@
 
 import os
 import select
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
+
+from lava_deploy.errors import CommandFailed
 
 PIPE_SIZE = 65536
 
@@ -13,6 +18,28 @@ def as_user(command: list[str], user: str) -> list[str]:
     if not user:
         return command
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *command]
+
+
+@contextmanager
+def meanwhile(words: Sequence[str], stdin: str, environment: Mapping[str, str]) -> Iterator[None]:
+    """Run a command while the block runs, and wait for its end; a block that fails ends it.
+
+    Raises CommandFailed for a status other than 0.
+    """
+    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as said:
+        given.write(stdin)
+        given.seek(0)
+        with subprocess.Popen(
+            words, stdin=given, stdout=said, stderr=said, env=environment, cwd="/"
+        ) as running:
+            try:
+                yield
+            except BaseException:
+                running.terminate()
+                raise
+        if running.returncode:
+            said.seek(0)
+            raise CommandFailed(words, running.returncode, said.read())
 
 
 def lines(pipe: int, patience: float | None) -> Iterator[str | None]:

@@ -97,6 +97,12 @@ class System:
             raise CommandFailed(words, ended.returncode, ended.stderr or ended.stdout)
         return Finished(ended.returncode, ended.stdout, ended.stderr)
 
+    def meanwhile(
+        self, words: Sequence[str], stdin: str, environment: Mapping[str, str]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Run a command while the block runs. Raises CommandFailed at the block's end."""
+        return processes.meanwhile(words, stdin, {**self._environment, **environment})
+
     def follow(
         self,
         command: Sequence[str | Path],
@@ -227,17 +233,15 @@ class System:
 
     def names(self, directory: Path) -> list[str]:
         """What is in a directory, in order; nothing if there is no such directory."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return sorted(os.listdir(directory))
-        except FileNotFoundError:
-            return []
+        return []
 
     def target(self, link: Path) -> str:
         """Where a symbolic link points, '' if there is none."""
-        try:
+        with contextlib.suppress(OSError):
             return os.readlink(link)
-        except (FileNotFoundError, OSError):
-            return ""
+        return ""
 
     def statuses(self, tree: Path) -> dict[str, os.stat_result]:
         """What stat(2) says of a directory, as `.`, and of all below it, by their paths in it.
@@ -271,9 +275,8 @@ class System:
 
     def free_memory(self) -> int:
         """Bytes of memory that programs can still get, as the kernel estimates."""
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        fields = next(line.split() for line in lines if line.startswith("MemAvailable:"))
-        return int(fields[1]) * 1024
+        words = Path("/proc/meminfo").read_text().split()
+        return int(words[words.index("MemAvailable:") + 1]) * 1024
 
     # Changing files
 

@@ -158,10 +158,7 @@ class _Restoring:
                 lambda: release.remove(self.system, self.instance, label),
             ),
         )
-        files = (
-            Step("unpack the media beside", self.unpack, self.forget_media),
-            Step("make the configuration beside", self.make_etc, self.forget_beside),
-        )
+        files = (Step("make the configuration beside", self.make_etc, self.forget_beside),)
         exchanged = (
             Step("exchange the media and the configuration", self.exchange, self.exchange_back),
         )
@@ -175,10 +172,11 @@ class _Restoring:
         running = (Step("start the services", self.start_again, self.stop),)
         proven = (Step("prove it by a smoke job", self.prove),)
         whole, other = not decisions["database_only"], decisions["revision"]
+        and_media = " and the media" if whole else ""
         proves = decisions["runs"] and decisions["smoke"] and decisions["dispatcher"]
         return (
             *(released if other else ()),
-            Step("load the database beside", self.load, self.forget_database),
+            Step(f"load the database{and_media} beside", self.load, self.forget_loaded),
             Step("make it this instance's", self.adapt),
             *(files if whole else ()),
             Step("stop the services", self.stop, self.start_again),
@@ -222,9 +220,12 @@ class _Restoring:
         self.server.make_database(name, self.instance.user)
         password = settings.database_password(self.system, self.instance)
         to = self.system, self.instance, self.located, password
-        dump.load(*to, self.origin.dump, name, self.server.version())
+        with dump.loading(*to, self.origin.dump, name, self.server.version()):
+            if not self.decisions["database_only"]:  # which is the other processor's work
+                self.unpack()
 
-    def forget_database(self) -> None:
+    def forget_loaded(self) -> None:
+        self.forget_media()
         self.server.remove_database(self.restoring.database)
 
     def adapt(self) -> None:

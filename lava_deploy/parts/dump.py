@@ -8,7 +8,8 @@ takes its role on a local socket (pg_hba.conf), with the right to pass by root's
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,8 @@ def make(
     return system.run([programs(major) / "pg_dump", "--version"]).stdout.strip()
 
 
-def load(
+@contextmanager
+def loading(
     system: System,
     instance: Instance,
     server: Database,
@@ -110,11 +112,12 @@ def load(
     database: str,
     major: int,
     jobs: int = JOBS,
-) -> None:
-    """Fill an empty database, which the instance's role owns, with a dump.
+) -> Iterator[None]:
+    """Fill an empty database, which the instance's role owns, with a dump, while the block runs.
 
-    The dump is a directory or a file in pg_dump's custom format; what its checksums do not vouch
-    for is to be checked before. Raises CommandFailed; then the database has a part of it.
+    In the block Postgres is not to be asked for anything; after it all is loaded. The dump is a
+    directory or a file in pg_dump's custom format; what its checksums do not vouch for is to be
+    checked before. Raises CommandFailed; then the database has a part of it.
     """
     access = [*_connection(server, database), "--no-password", f"--jobs={jobs}"]
     secret = {"PGPASSWORD": password.reveal()}
@@ -124,7 +127,10 @@ def load(
         *("--no-owner", "--no-privileges", "--use-list=/dev/stdin", str(dump)),
     ]
     options = " ".join(f"-c {one}" for one in _settings(system, server, jobs))
-    _run(system, instance, command, {**secret, "PGOPTIONS": options}, for_owners(listing))
+    environment = {**secret, "PGOPTIONS": options}
+    whole = [*_as_user(instance), *map(str, command)]
+    with _hinting(), system.meanwhile(whole, for_owners(listing), environment):
+        yield
     # Its commits wait for the disk, and with them those of pg_restore, which did not.
     analyze = [str(programs(major) / "vacuumdb"), *access, "--analyze-only", "--quiet"]
     _run(system, instance, analyze, secret)
@@ -199,18 +205,27 @@ def _run(
     instance: Instance,
     command: Sequence[str | Path],
     environment: Mapping[str, str],
-    stdin: str = "",
 ) -> None:
-    """Run a client program as the instance's user, who ends with us and may open root's files."""
+    with _hinting():
+        system.run([*_as_user(instance), *command], environment=environment)
+
+
+def _as_user(instance: Instance) -> list[str]:
+    """What runs a program as the instance's user, who ends with us and may open root's files."""
     right = "-all,+dac_override"
-    prefix = [
+    return [
         *("setpriv", f"--reuid={instance.user}", f"--regid={instance.user}", "--init-groups"),
         *(f"--inh-caps={right}", f"--ambient-caps={right}", "--pdeathsig=TERM"),
         # or access(2), by which pg_restore looks for files, goes without: capabilities(7)
         "--securebits=+no_setuid_fixup",
     ]
+
+
+@contextmanager
+def _hinting() -> Iterator[None]:
+    """Say of a program that failed what may be the cause."""
     try:
-        system.run([*prefix, *command], stdin=stdin, environment=environment)
+        yield
     except CommandFailed as failed:
         raise CommandFailed(
             failed.command, failed.status, failed.output, hint=failed.hint or HINT

@@ -82,7 +82,9 @@ class Rig:
         self.postgres.remove_database(self.beside)
         self.postgres.make_database(self.beside, self.instance.user)
         server = server or self.server
-        dump.load(self.system, self.instance, server, PASSWORD, path, self.beside, self.major)
+        to = self.system, self.instance, server, PASSWORD
+        with dump.loading(*to, path, self.beside, self.major):
+            pass
 
     def contents(self, name: str = "") -> str:
         return self.psql(CONTENTS, name)

@@ -300,7 +300,7 @@ def test_a_postgres_that_restarts_undoes_what_goes_on(lucky: Lucky, verb: str) -
     admin, machine = lucky.instance.admin, lucky.instance.admin.machine
     version, name = machine.run("pg_lsclusters -h").stdout.split()[:2]
     there = lucky.snapshots.listed()
-    begun = "dump the database" if verb == "backup" else "load the database beside"
+    begun = "dump the database" if verb == "backup" else "load the database and the media beside"
     words = [] if verb == "backup" else [lucky.id, *RESTORE]
     restart = f"pg_ctlcluster --mode immediate --force {version} {name} restart"
     with machine.popen(["sh", "-c", _when_begun(begun, restart)]) as restarting:

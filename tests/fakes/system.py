@@ -45,6 +45,13 @@ class FakeSystem:
             raise CommandFailed(words, ended.status, ended.stderr or ended.stdout)
         return ended
 
+    @contextmanager
+    def meanwhile(
+        self, words: Sequence[str], stdin: str, environment: Mapping[str, str]
+    ) -> Iterator[None]:
+        self.run(words, stdin=stdin, environment=environment)
+        yield
+
     def has_ended(self, process: int, seconds: float) -> bool:
         return f"/proc/{process}/cmdline" not in self.world.nodes
 

@@ -60,7 +60,9 @@ def test_the_machine_in_memory_loads_what_it_dumped_once_and_for_who_has_the_pas
     dump.make(system, instance, place, right, path, 15, "a state")
     assert world.nodes[str(path)].mode == 0o700
     assert dump.readable_faults(system, path, 15) == []
-    dump.load(system, instance, place, right, path, "beside", 15)
+    with dump.loading(system, instance, place, right, path, "beside", 15):
+        pass
     assert world.databases["beside"] == world.databases[instance.database]
-    with pytest.raises(CommandFailed):
-        dump.load(system, instance, place, right, path, "beside", 15)
+    again = dump.loading(system, instance, place, right, path, "beside", 15)
+    with pytest.raises(CommandFailed), again:
+        pass

@@ -4,6 +4,9 @@ import grp
 import os
 import pwd
 
+import pytest
+
+from lava_deploy.errors import CommandFailed
 from lava_deploy.system import System
 
 
@@ -41,3 +44,23 @@ def test_files_and_directories_are_brought_to_the_disk(tmp_path):
     (tmp_path / "file").touch()
     System().flush(tmp_path / "file")
     System().flush(tmp_path)
+
+
+def test_a_command_runs_while_a_block_does_and_is_waited_for(tmp_path):
+    script = f"(cat; echo $TOLD) >{tmp_path}/given"
+    with System().meanwhile(["sh", "-c", script], "a list\n", {"TOLD": "a secret"}):
+        pass
+    assert (tmp_path / "given").read_text() == "a list\na secret\n"
+
+
+def test_a_command_that_fails_meanwhile_fails_the_block_with_its_words():
+    running = System().meanwhile(["sh", "-c", "echo out; echo wrong >&2; exit 3"], "", {})
+    with pytest.raises(CommandFailed, match="status 3\n  out\n  wrong"), running:
+        pass
+
+
+def test_a_block_that_fails_ends_the_command(tmp_path):
+    running = System().meanwhile(["sh", "-c", f"sleep 600; touch {tmp_path}/ended"], "", {})
+    with pytest.raises(ZeroDivisionError), running:
+        raise ZeroDivisionError
+    assert not (tmp_path / "ended").exists()
