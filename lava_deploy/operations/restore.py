@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lava_deploy.configuration import Configuration
-    from lava_deploy.model import Instance, Release
+    from lava_deploy.model import Instance, Release, Secret
     from lava_deploy.operations import Doors
     from lava_deploy.parts.origin import Described
     from lava_deploy.postgres import Postgres
+    from lava_deploy.system import System
 
 OPERATION = "restore"
 # The sections of instance.yaml that are about this instance on this host, not about its content.
@@ -204,6 +205,11 @@ class _Restoring:
         return self.doors.postgres(self.located)
 
     @property
+    def access(self) -> tuple[System, Instance, Database, Secret]:
+        password = settings.database_password(self.system, self.instance)
+        return self.system, self.instance, self.located, password
+
+    @property
     def release(self) -> Release:
         return release.of(self.system, self.instance, self.decisions["label"])
 
@@ -218,9 +224,7 @@ class _Restoring:
         name = self.restoring.database
         self.server.remove_database(name)
         self.server.make_database(name, self.instance.user)
-        password = settings.database_password(self.system, self.instance)
-        to = self.system, self.instance, self.located, password
-        with dump.loading(*to, self.origin.dump, name, self.server.version()):
+        with dump.loading(*self.access, self.origin.dump, name, self.server.version()):
             if not self.decisions["database_only"]:  # which is the other processor's work
                 self.unpack()
 
@@ -232,7 +236,8 @@ class _Restoring:
         """Bring it up to the release, and give it the names and tokens of this instance."""
         if not self.decisions["same_version"]:
             self.migrate()
-        self.ask(self.actions())
+        with dump.analyzing(*self.access, self.restoring.database, self.server.version()):
+            self.ask(self.actions())
 
     def migrate(self) -> None:
         [found] = self.ask([{"action": "migrations"}])
@@ -254,25 +259,19 @@ class _Restoring:
 
     def actions(self) -> list[dict[str, Any]]:
         decisions, name = self.decisions, self.decisions["own_worker"]
-        token = tokens.read(self.system, self.instance.client_token)
+        ours = {"secret": tokens.read(self.system, self.instance.client_token).reveal()}
         hostname = self.wanted.configuration.route.hostname
         actions: list[dict[str, Any]] = [
             {"action": "submitter", "name": job.USER},
-            {
-                "action": "api_token",
-                "user": job.USER,
-                "description": job.DESCRIPTION,
-                "secret": token.reveal(),
-            },
+            {"action": "api_token", "user": job.USER, "description": job.DESCRIPTION, **ours},
             {"action": "site", "domain": hostname, "name": self.instance.name},
         ]
         if decisions["media"] != str(self.instance.media):
             actions.append({"action": "move_media", "media": str(self.instance.media)})
         if decisions["dispatcher"]:
             secret = tokens.read(self.system, self.instance.worker_token)
-            worker_before = decisions["worker"]
-            if worker_before is None:
-                worker_before = self.only_worker()
+            known = decisions["worker"] is not None
+            worker_before = decisions["worker"] if known else self.only_worker()
             if worker_before:
                 former = {"former": worker_before, "name": name, "token": secret.reveal()}
                 actions.append({"action": "take_over_worker", **former})

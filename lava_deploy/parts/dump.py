@@ -115,9 +115,9 @@ def loading(
 ) -> Iterator[None]:
     """Fill an empty database, which the instance's role owns, with a dump, while the block runs.
 
-    In the block Postgres is not to be asked for anything; after it all is loaded. The dump is a
-    directory or a file in pg_dump's custom format; what its checksums do not vouch for is to be
-    checked before. Raises CommandFailed; then the database has a part of it.
+    In the block Postgres is not to be asked for anything; after it all is loaded, and wants
+    `analyzing`. The dump is a directory or a file in pg_dump's custom format; what its checksums do
+    not vouch for is to be checked before. Raises CommandFailed; then the database has a part of it.
     """
     access = [*_connection(server, database), "--no-password", f"--jobs={jobs}"]
     secret = {"PGPASSWORD": password.reveal()}
@@ -131,9 +131,28 @@ def loading(
     whole = [*_as_user(instance), *map(str, command)]
     with _hinting(), system.meanwhile(whole, for_owners(listing), environment):
         yield
-    # Its commits wait for the disk, and with them those of pg_restore, which did not.
-    analyze = [str(programs(major) / "vacuumdb"), *access, "--analyze-only", "--quiet"]
-    _run(system, instance, analyze, secret)
+
+
+@contextmanager
+def analyzing(
+    system: System,
+    instance: Instance,
+    server: Database,
+    password: Secret,
+    database: str,
+    major: int,
+    jobs: int = JOBS,
+) -> Iterator[None]:
+    """Gather what Postgres plans by of a database that was loaded, while the block runs.
+
+    Its commits wait for the disk, and with them those of `loading`, which did not. Raises
+    CommandFailed.
+    """
+    access = [*_connection(server, database), "--no-password", f"--jobs={jobs}"]
+    command = [str(programs(major) / "vacuumdb"), *access, "--analyze-only", "--quiet"]
+    whole = [*_as_user(instance), *command]
+    with _hinting(), system.meanwhile(whole, "", {"PGPASSWORD": password.reveal()}):
+        yield
 
 
 def check(system: System, dump: Path, major: int) -> str:

@@ -85,6 +85,8 @@ class Rig:
         to = self.system, self.instance, server, PASSWORD
         with dump.loading(*to, path, self.beside, self.major):
             pass
+        with dump.analyzing(*to, self.beside, self.major):
+            pass
 
     def contents(self, name: str = "") -> str:
         return self.psql(CONTENTS, name)
