@@ -261,6 +261,8 @@ def _start(daemon: Supervisor, programs: Sequence[str]) -> None:
     for program in programs:
         if program not in known:
             daemon.ask("addProcessGroup", program, harmless=(ALREADY_ADDED,))
+        # a run that was killed may have told it to stop: while it ends, a start is not heard
+        daemon.wait_stopped(program, SECONDS_TO_STOP)
         daemon.ask("startProcess", program, DO_NOT_WAIT, harmless=(ALREADY_STARTED,))
 
 

@@ -74,6 +74,8 @@ def _of_packages(directory: Path) -> Path:
     git(tree, "add", "--all")
     git(tree, "commit", "--quiet", "--message=release")
     git(tree, "tag", "--annotate", "--message=release", revision.version)
+    # the tip is another revision than the release
+    git(tree, "commit", "--quiet", "--allow-empty", "--message=next")
     return tree
 
 

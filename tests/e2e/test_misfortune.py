@@ -23,7 +23,7 @@ from tests.hosts.waiting import until
 pytestmark = pytest.mark.e2e
 JOURNAL = f"/var/lib/lava-deploy/journals/{NAME}.jsonl"
 BACKUP = ("dump the database", "pack the media", "keep the configuration")
-BACKUP_STEPS, RESTORE_STEPS = range(1, 7), range(1, 11)
+BACKUP_STEPS, RESTORE_STEPS = range(1, 7), range(1, 10)
 RANDOM_KILLS = 2
 RESTORE = ("--stop", "--no-smoke")
 LOGS = "job-output/job-900002"
@@ -183,6 +183,13 @@ def test_a_killed_restore_is_resumed_or_abandoned(lucky: Lucky, step: int) -> No
     duration = middle(lucky.restore_durations[step - 1])
     kill(lucky.instance.admin, step, duration, "restore", NAME, lucky.id, *RESTORE)
     survive(lucky, step)
+
+
+def test_a_start_is_heard_while_all_still_ends(lucky: Lucky) -> None:
+    admin = lucky.instance.admin
+    admin.machine.run(["timeout", "--signal=KILL", "1", *admin.line("stop", NAME)], check=False)
+    admin("start", NAME)
+    all_is_as_before(lucky)
 
 
 @pytest.mark.parametrize("number", range(RANDOM_KILLS))

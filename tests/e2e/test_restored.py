@@ -279,9 +279,13 @@ def other(demo: Instance, past: Past) -> Iterator[Instance]:
 
 
 def own(instance: Instance) -> list[str]:
-    """What makes an instance itself, in its files, without comments and the key of its secrets."""
-    paths = "instance.yaml etc/*-token etc/settings.d etc/secrets.yaml etc/services"
-    lines = f"cd {instance.place} && grep -rv '^ *#' {paths} | grep -vi secret_key | sort"
+    """What makes an instance itself, in its files, without comments and the key of its secrets.
+
+    What an admin set of LAVA, its mail and its web server is content, and comes along.
+    """
+    paths = "etc/*-token etc/settings.d/10-routing.yaml etc/secrets.yaml etc/services"
+    route = "sed -n '/^route:/,/^mail:/p' instance.yaml"
+    lines = f"cd {instance.place} && (grep -r '' {paths}; {route}) | grep -vi secret_key | sort"
     return instance.admin.machine.run(lines).stdout.splitlines()
 
 
