@@ -38,14 +38,11 @@ PROCESSES = (
 # Rewrites, lengthens and removes files in a directory, over and over. argv: DIRECTORY.
 RESTLESS = """
 import itertools, os, sys
-place = sys.argv[1]
 print("begun", flush=True)
 for number in itertools.count():
-    path = f"{place}/{number % 50}.yaml"
-    with open(path, "ab") as file:
-        file.write(b"x" * 100_000)
-    if number % 3 == 0:
-        os.unlink(path)
+    path = f"{sys.argv[1]}/{number % 50}.yaml"
+    with open(path, "ab") as file: file.write(b"x" * 100_000)
+    number % 3 or os.unlink(path)
     if number % 50 == 0 and os.path.exists("/tmp/enough"):
         break
 """
@@ -354,15 +351,14 @@ def test_what_cannot_be_kept_is_told_and_all_else_is_kept(lucky: Lucky) -> None:
     deep = "/".join(["d"] * 120)
     machine.run(f"mkdir -p {place}/{deep} && mkfifo {place}/fifo && echo kept >{place}/file")
     machine.run(["python3", "-c", f"import socket; socket.socket(1).bind('{place}/socket')"])
-    elsewhere = f"{media}/job-output/2011"
-    machine.run(["ln", "-s", "/etc", elsewhere])
+    machine.run(["ln", "-s", "/etc", f"{media}/job-output/2011"])
     told = admin("backup", NAME, status=13)
     skipped = dict(lucky.snapshots.manifest(told.stdout.strip())["skipped"])
     for path in ("job-900004/fifo", "job-900004/socket", "2011"):
         assert f"job-output/{path}" in skipped, skipped
         assert f"job-output/{path}: " in told.stderr
     assert any("too deeply" in why for why in skipped.values())
-    machine.run(["rm", "-r", place, elsewhere])
+    machine.run(["rm", "-r", place, f"{media}/job-output/2011"])
     all_is_as_before(lucky)
 
 
