@@ -26,7 +26,10 @@ def meanwhile(words: Sequence[str], stdin: str, environment: Mapping[str, str]) 
 
     Raises CommandFailed for a status other than 0.
     """
-    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as said:
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+", errors="replace") as said,
+    ):
         given.write(stdin)
         given.seek(0)
         with subprocess.Popen(

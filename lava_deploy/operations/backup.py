@@ -178,7 +178,6 @@ class _Making:
         for one in (self.partial, self.final):
             snapshots.remove(self.system, one)
         self.system.remove(self.found)
-        snapshots.set_latest(self.system, self.doors.host, self.instance.name)
         self.system.remove_directory(self.final.path.parent)
 
     def clear(self) -> None:
@@ -280,10 +279,8 @@ class _Making:
         return members
 
     def publish(self) -> None:
-        if self.system.exists(self.partial.path):
-            snapshots.publish(self.system, self.partial, self.manifest())
+        snapshots.publish(self.system, self.partial, self.manifest())
         snapshots.read(self.system, self.final)  # which finds what should not be there
-        snapshots.set_latest(self.system, self.doors.host, self.instance.name)
 
     def manifest(self) -> Manifest:
         found = json.loads(self.system.read(self.found))

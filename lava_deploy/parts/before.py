@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lava_deploy.beside import HIDDEN, Before, befores
-from lava_deploy.model import STAMP
+from lava_deploy.beside import Before, befores
+from lava_deploy.snapshot import time_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lava_deploy.model import Instance
     from lava_deploy.postgres import Postgres
     from lava_deploy.system import System
@@ -60,7 +62,7 @@ def describe(system: System, postgres: Postgres, kept: Before) -> Kept:
     size = system.size(kept.root) + system.size(Path(known["media"]))
     if postgres.has_database(kept.database):
         size += postgres.size(kept.database)
-    until = _time(kept.stamp) + timedelta(days=DAYS_KEPT)
+    until = time_of(kept.stamp) + timedelta(days=DAYS_KEPT)
     return Kept(kept.stamp, known["origin"], until.isoformat(timespec="seconds"), size)
 
 
@@ -75,18 +77,12 @@ def forget(system: System, kept: Before, media: Path) -> None:
 def remove(system: System, postgres: Postgres, kept: Before) -> None:
     """Remove one, with its database and media."""
     postgres.remove_database(kept.database)
-    system.remove_tree(kept.instance.media / HIDDEN / kept.root.name)
-    system.remove_tree(kept.root)
-    system.remove_directory(kept.instance.media / HIDDEN)
-    system.remove_directory(kept.root.parent)
+    # those on the instance's disk are below the root
+    forget(system, kept, kept.media(own_disk=True))
 
 
 def remove_old(system: System, postgres: Postgres, instance: Instance, now: datetime) -> None:
     """Remove those that were kept for long enough."""
     for one in all_of(system, instance):
-        if _time(one.stamp) + timedelta(days=DAYS_KEPT) < now:
+        if time_of(one.stamp) + timedelta(days=DAYS_KEPT) < now:
             remove(system, postgres, one)
-
-
-def _time(stamp: str) -> datetime:
-    return datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)

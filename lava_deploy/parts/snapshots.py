@@ -134,7 +134,7 @@ def remember_verification(
     time = when.isoformat(timespec="seconds")
     known.remember(snapshot.id, _look(system, snapshot), faults, time, level)
     _write(system, directory, known)
-    _set_latest(system, directory)
+    set_latest(system, directory)
 
 
 def mark_kept(system: System, snapshot: Snapshot) -> None:
@@ -168,13 +168,8 @@ def publish(system: System, partial: Snapshot, manifest: Manifest) -> Snapshot:
         system.rename(partial.path, whole.path)
         system.flush(directory)
         system.flush(directory.parent)
-    _set_latest(system, directory)
+    set_latest(system, directory)
     return whole
-
-
-def set_latest(system: System, host: Host, instance: str) -> None:
-    """Turn the link `latest` to the newest good one; without any, it goes."""
-    _set_latest(system, _directory(host, instance))
 
 
 def remove(system: System, snapshot: Snapshot) -> None:
@@ -187,7 +182,7 @@ def remove(system: System, snapshot: Snapshot) -> None:
         system.remove_tree(removing)
         system.rename(path, removing)
         system.flush(path.parent)
-    _set_latest(system, path.parent)
+    set_latest(system, path.parent)
     system.remove_tree(removing)
     if system.exists(path.parent / RECORDS):
         _write(system, path.parent, _records(system, path.parent))
@@ -327,7 +322,8 @@ def _last_good(system: System, directory: Path) -> Snapshot | None:
     return next((one for one in reversed(ordered) if _listed(system, one, known).good), None)
 
 
-def _set_latest(system: System, directory: Path) -> None:
+def set_latest(system: System, directory: Path) -> None:
+    """Turn the link `latest` to the newest good one; without any, it goes."""
     good = _last_good(system, directory)
     link = directory / LATEST
     if good is None:

@@ -128,7 +128,7 @@ def test_a_manifest_that_is_no_json_is_broken_and_older_than_all_others(shelf):
 def test_a_broken_one_is_never_the_latest_and_not_taken_for_the_newest_good_one(shelf):
     good, broken = shelf.made(1), shelf.made(2)
     (shelf.at(broken).path / DUMP).unlink()
-    snapshots.set_latest(shelf.system, shelf.host, "demo")
+    snapshots.set_latest(shelf.system, shelf.directory)
     assert shelf.latest == good
     assert snapshots.last_good(shelf.system, shelf.host, "demo") == shelf.at(good)
     assert snapshots.newest_good([*shelf.listed().values()]).snapshot.id == good

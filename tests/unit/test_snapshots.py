@@ -57,7 +57,7 @@ def test_without_a_directory_there_are_no_snapshots(shelf):
     assert snapshots.last_good(shelf.system, shelf.host, "demo") is None
     assert not snapshots.exists(shelf.system, shelf.host, "demo")
     assert snapshots.leftovers(shelf.system, shelf.host, "demo") == []
-    snapshots.set_latest(shelf.system, shelf.host, "demo")
+    snapshots.set_latest(shelf.system, shelf.directory)
 
 
 def test_the_order_is_that_of_making_whatever_the_clock_said(shelf):
